@@ -95,30 +95,32 @@ Loaded load_data(const train::FinetuneConfig& c, const std::shared_ptr<formats::
   const std::filesystem::path cache = std::filesystem::path(c.out) / "data";
   const std::filesystem::path train_file = cache / "train.tok", validation_file = cache / "validation.tok";
   const std::vector<std::string> validation_text = validation_text_of(c, Say::kChoice);
+  const bool compared = !validation_text.empty() || !c.validation_data.empty();
   const auto load_text = [&](const std::vector<std::string>& inputs, const std::filesystem::path& file,
                              const char* what, std::optional<data::Split> split, data::Split otherwise,
                              std::string& documents) -> std::optional<data::TokenFile> {
     if (inputs.empty()) return std::nullopt;
     if (keep == Keep::kInFolder) {
       data::TokenFile tokens = load_tokens(inputs, tokenizer, file, what, split, otherwise);
-      documents = train::document_list(inputs, file);
+      if (compared) documents = train::document_list(inputs, tokens, tokenizer, file);
       return tokens;
     }
     return train::sample_tokens(inputs, tokenizer, {.tokens = std::numeric_limits<int64_t>::max()}, split, otherwise,
                                 &documents);
   };
-  std::string list, validation_list;
+  std::string list, validation_list, text_list, validation_text_list;
   int64_t rendered = 0, validation_rendered = 0;
   Loaded all{.examples = load_examples(c.data, tokenizer, bos, chat, c.format, "examples", rendered, &list),
              .validation_examples = load_examples(c.validation_data, tokenizer, bos, chat, c.format,
                                                   "validation examples", validation_rendered, &validation_list),
-             .text = load_text(c.text, train_file, "text", c.split, data::Split::kTrain, list),
+             .text = load_text(c.text, train_file, "text", c.split, data::Split::kTrain, text_list),
              .validation_text = load_text(validation_text, validation_file, "validation text", std::nullopt,
-                                          data::Split::kValidation, validation_list),
+                                          data::Split::kValidation, validation_text_list),
              .model = model,
              .rendered = rendered};
   leave_out_short_choice(c, c.length > 0 ? c.length : target.spec.max_position, all.validation_text);
-  if (c.text.empty() || all.validation_text) all.shared = warn_of_overlap(list, validation_list);
+  if (all.validation_text) validation_list += validation_text_list;
+  all.shared = warn_of_overlap(list + text_list, validation_list);
   return all;
 }
 

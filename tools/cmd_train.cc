@@ -108,10 +108,12 @@ int run(OptionFlags& flags, Options& options) {
     validation = load_tokens(validation_text, *tokenizer, out / "data" / "validation.tok", "validation text",
                              std::nullopt, data::Split::kValidation);
   leave_out_short_choice(c, c.length, validation);
-  const int64_t shared = !validation
-                             ? 0
-                             : warn_of_overlap(train::document_list(c.text, out / "data" / "train.tok"),
-                                               train::document_list(validation_text, out / "data" / "validation.tok"));
+  const std::filesystem::path data = out / "data";
+  const int64_t shared =
+      !validation
+          ? 0
+          : warn_of_overlap(train::document_list(c.text, tokens, *tokenizer, data / "train.tok"),
+                            train::document_list(validation_text, *validation, *tokenizer, data / "validation.tok"));
 
   train::Trainer trainer(c,
                          {.tokens = tokens, .validation = validation ? &*validation : nullptr, .tokenizer = *tokenizer},

@@ -89,6 +89,11 @@ TEST(Corpus, DocumentsInTwoTextsAreFoundByContent) {
   EXPECT_EQ(find_overlap("", list("test")).documents, 0);
   EXPECT_EQ(find_overlap(list("train"), "").documents, 0);
 
+  // A document that has lines for several ways to write it counts once.
+  const std::string two = document_line("e", "one way") + document_line("e", "another way");
+  EXPECT_EQ(find_overlap(two, two).documents, 1);
+  EXPECT_EQ(find_overlap(document_line("t", "another way"), two).pairs.at(0).evaluation, "e");
+
   std::string many;
   for (int i = 0; i < 8; ++i) many += document_line(fmt::format("{}\n\xff", i), "the same text");
   const std::vector<std::string> sentences = overlap_sentences(find_overlap(many, many), "test");

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/data/instruct.h"
+#include "coca/data/overlap.h"
 
 #include "support/faults.h"
 #include "support/temp_dir.h"
@@ -289,6 +290,45 @@ TEST(Instruct, ErrorsNameFileLineAndField) {
   put_file(dir / "x.jsonl", "\n\n");
   EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { read(dir / "x.jsonl"); }), HasSubstr("none in 1 file"));
   error_of(ErrorKind::kInvalidArgument, [&] { read_examples({}, {}); });
+}
+
+// Of whatever form, examples in which users and assistants say the same are the same document.
+TEST(Instruct, TheSameExamplesInOtherForms) {
+  TempDir dir;
+  const auto tokenizer = text::make_byte_tokenizer();
+  const auto list = [&](const std::string& line, ChatTemplate chat = plain_chat) {
+    put_file(dir / "x.jsonl", line + "\n");
+    std::string out;
+    load_examples(*tokenizer, {.inputs = {(dir / "x.jsonl").string()}, .chat = std::move(chat), .list = &out});
+    return out;
+  };
+  const std::string same[] = {
+      R"({"prompt":"What is it? It.","completion":"That"})",
+      R"({"prompt":"What is it?\n It.","system":"s","response":" That"})",
+      R"({"instruction":"What is it?","input":"It.","output":"That"})",
+      R"({"instruction":"What is it? It.","input":"","output":"That"})",
+      R"({"messages":[{"role":"system","content":"s"},{"role":"user","content":"What is it? It."},)"
+      R"({"role":"assistant","content":"That"},{"role":"user","content":"more"}]})",
+      R"({"conversations":[{"from":"human","value":"What is it? It."},{"from":"gpt","value":"That"}]})",
+      R"({"prompt":[{"role":"user","content":"What is it? It."}],"chosen":[{"role":"assistant","content":"That"}]})"};
+  for (const std::string& a : same)
+    for (const std::string& b : same) EXPECT_EQ(find_overlap(list(a), list(b)).documents, 1) << a << "\n" << b;
+  const auto chatml = chat_by(text::ChatTemplate::named("chatml"));
+  EXPECT_EQ(find_overlap(list(same[4], chatml), list(same[4])).documents, 1);
+  const std::string text = R"({"text":"What is it? It.That"})";  // what the first trains on
+  EXPECT_EQ(find_overlap(list(text), list(same[0])).documents, 1);
+  EXPECT_EQ(find_overlap(list(same[0]), list(text)).documents, 1);
+  for (const char* other :
+       {R"({"prompt":"What is it? It.","completion":"This"})", R"({"prompt":"What is it?","completion":"That"})",
+        R"({"instruction":"What is it?","input":"","output":"That"})"})
+    EXPECT_EQ(find_overlap(list(same[0]), list(other)).documents, 0) << other;
+  const auto call = [](const char* name) {
+    return fmt::format(R"({{"messages":[{{"role":"user","content":"u"}},{{"role":"assistant","content":null,)"
+                       R"("tool_calls":[{{"name":"{}"}}]}}]}})",
+                       name);
+  };
+  EXPECT_EQ(find_overlap(list(call("f")), list(call("f"))).documents, 1);
+  EXPECT_EQ(find_overlap(list(call("f")), list(call("g"))).documents, 0);
 }
 
 TEST(Instruct, LoadsFoldersWithProgress) {

@@ -81,6 +81,33 @@ TEST_F(LoadTokens, MapsATokenFile) {
   EXPECT_FALSE(fs::exists(cache_));
 }
 
+TEST_F(LoadTokens, DocumentsOfTokenFilesAreCompared) {
+  put("a.txt", "  one\nbook");
+  put("b.jsonl", "{\"text\": \"new\"}\n{\"text\": \"one book\"}\n");
+  const auto list = [&](const std::string& name) {
+    const std::string input = (dir_.path() / name).string();
+    const data::TokenFile file = load_tokens({input}, *tokenizer_, cache_);
+    const std::string all = document_list({input}, file, *tokenizer_, cache_);
+    std::string sampled;
+    sample_tokens({input}, *tokenizer_, {}, std::nullopt, data::Split::kTrain, &sampled);
+    EXPECT_EQ(all, sampled) << name;
+    return all;
+  };
+  for (const char* name : {"a", "b"}) {
+    data::BuildOptions options;
+    options.corpus.inputs = {(dir_.path() / name).string() + (name[0] == 'a' ? ".txt" : ".jsonl")};
+    options.output = (dir_.path() / name).string() + ".tok";
+    data::build_token_file(*tokenizer_, options);
+  }
+  for (const char* training : {"a.txt", "a.tok"})
+    for (const char* validation : {"b.jsonl", "b.tok"}) {
+      const data::Overlap overlap = data::find_overlap(list(training), list(validation));
+      ASSERT_EQ(overlap.documents, 1) << training << " " << validation;
+      const std::string suffix = validation == std::string("b.tok") ? ": document 2" : ":2";
+      EXPECT_EQ(overlap.pairs[0].evaluation, (dir_.path() / validation).string() + suffix);
+    }
+}
+
 TEST_F(LoadTokens, AnotherTokenizerIsNamed) {
   data::BuildOptions options;
   put("a.txt", "some text");

@@ -158,6 +158,7 @@ Example alpaca(ordered_json& object, const std::string& name) {
           .form = ExampleForm::kAlpaca,
           .text = "",
           .messages = {{.role = Role::kUser, .content = prompt}, {.role = Role::kAssistant, .content = output}},
+          .asked = instruction + "\n" + input,
           .joined = true,
           .blank = is_blank(instruction) && is_blank(input) && is_blank(output)};
 }

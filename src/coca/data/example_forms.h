@@ -38,6 +38,7 @@ struct Example {
   ExampleForm form = ExampleForm::kText;
   std::string text;               // kText only
   std::vector<Message> messages;  // kAlpaca, and kPrompt of texts: [system,] user, assistant
+  std::string asked;              // kAlpaca: instruction and input, without the prompt around them
   bool joined = false;            // whether the texts of the messages are joined as they are: no chat template
   bool blank = false;             // whether there is nothing but white space in all its texts
   std::string ignored;            // where other fields could be meant: "\"messages\" is read, \"prompt\" is ignored"

@@ -170,6 +170,31 @@ ReadReport read_all(const ReadOptions& options, const std::function<void(Example
   return reader.report;
 }
 
+// What users and assistants say up to the last answer: the same in every form, and under every chat template.
+std::string said(const Example& example) {
+  std::string all;
+  size_t answered = 0;
+  for (const Message& message : example.messages) {
+    if (message.role == Role::kSystem || message.role == Role::kTool) continue;
+    const bool answer = message.role == Role::kAssistant;
+    all += (!answer && !example.asked.empty() ? example.asked : message.content) + "\n";
+    if (const auto calls = message.fields.find("tool_calls"); calls != message.fields.end())
+      all += calls->dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+    if (answer) answered = all.size();
+  }
+  all.resize(answered);
+  return all;
+}
+
+// Its lines in a list of documents: as it is trained on and, of messages, what they say.
+std::string example_lines(const Example& example, const std::vector<Segment>& segments) {
+  std::string text;
+  for (const Segment& segment : segments) text += segment.text;
+  std::string lines = document_line(example.name, text);
+  if (example.form != ExampleForm::kText) lines += document_line(example.name, said(example));
+  return lines;
+}
+
 std::vector<Segment> by_template(const Example& example, const ChatTemplate& chat) {
   try {
     return chat(example.messages, example.variables);
@@ -279,11 +304,7 @@ TokenDocuments load_examples(const text::Tokenizer& tokenizer, const LoadOptions
   const ReadReport read = read_all({options.inputs, options.form}, [&](Example&& example, int64_t bytes) {
     COCA_CHECK_AS(kInterrupted, !stop_requested(), "examples: stopped before {}", example.name);
     const std::vector<Segment> segments = segments_of(example, options.chat);
-    if (options.list) {
-      std::string text;
-      for (const Segment& segment : segments) text += segment.text;
-      *options.list += document_line(example.name, text);
-    }
+    if (options.list) *options.list += example_lines(example, segments);
     documents.add(encode_segments(segments, tokenizer, options.bos));
     done = std::min(total, done + bytes);
     if (options.progress) options.progress(done, total);

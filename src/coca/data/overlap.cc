@@ -64,9 +64,11 @@ Overlap find_overlap(std::string_view training, std::string_view evaluation) {
     if (document != found.end() && document->second.empty()) document->second = name;
   });
   Overlap overlap;
+  std::string_view last;  // found, to count it once
   for_each_document(evaluation, [&](uint64_t hash, std::string_view name) {
     const std::string_view same = found[hash];
-    if (same.empty()) return;
+    if (same.empty() || name == last) return;
+    last = name;
     if (++overlap.documents <= static_cast<int64_t>(kMaxOverlapNames))
       overlap.pairs.push_back({std::string(same), std::string(name)});
   });

@@ -13,7 +13,8 @@ namespace coca::data {
 // space.
 uint64_t content_hash(std::string_view text);
 
-// A list of documents has a line for each, in their order: the hash in 16 hexadecimal digits, a blank, the name.
+// A list of documents has a line for each, in their order: the hash in 16 hexadecimal digits, a blank, the name. A
+// document that can be written in several ways may have a line for each, one after the other.
 std::string document_line(std::string_view name, std::string_view text);
 
 struct Overlap {

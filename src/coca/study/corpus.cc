@@ -192,7 +192,7 @@ Corpus load_corpus(const StudyConfig& c, Keep keep) {
       return train::sample_tokens(text, *corpus.tokenizer, {.tokens = int64_t{1} << 24, .documents = 60}, split,
                                   otherwise, &list);
     data::TokenFile file = train::load_tokens(text, *corpus.tokenizer, data / name, {}, split, otherwise);
-    list = train::document_list(text, data / name);
+    list = train::document_list(text, file, *corpus.tokenizer, data / name);
     return file;
   };
   std::string list, test_list;

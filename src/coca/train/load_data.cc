@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/train/load_data.h"
 
+#include "coca/base/count.h"
 #include "coca/base/log.h"
+#include "coca/base/stop.h"
 #include "coca/io/fs.h"
+#include "coca/io/names.h"
 
 namespace coca::train {
 
@@ -26,6 +29,25 @@ std::string stamp_of(const std::vector<std::string>& inputs, const text::Tokeniz
 bool is_token_file(const std::vector<std::string>& inputs) { return inputs.size() == 1 && inputs[0].ends_with(".tok"); }
 fs::path list_file(const fs::path& cache) { return cache.string() + ".documents"; }
 
+std::string decoded_list(const std::string& name, const data::TokenFile& tokens, const text::Tokenizer& tokenizer) {
+  std::string list;
+  if (tokens.size() > kMostCompared) {
+    log_once(LogLevel::kInfo,
+             fmt::format("{}: holds {}; of more than {}, documents are not compared with those of the other text",
+                         io::shown_name(name), counted(tokens.size(), "token"), grouped(kMostCompared)));
+    return list;
+  }
+  std::vector<int32_t> ids;
+  for (int64_t d = 0; d < tokens.documents(); ++d) {
+    COCA_CHECK_AS(kInterrupted, !stop_requested(), "{}: stopped before document {} was compared", name, d + 1);
+    const auto [begin, end] = tokens.document(d);
+    ids.resize(static_cast<size_t>(end - begin));
+    tokens.read(begin, ids);
+    list += data::document_line(fmt::format("{}: document {}", name, d + 1), tokenizer.decode(ids));
+  }
+  return list;
+}
+
 }  // namespace
 
 std::vector<std::string> text_inputs(const std::vector<std::string>& given, const text::Tokenizer& tokenizer,
@@ -47,7 +69,11 @@ data::TokenFile sample_tokens(const std::vector<std::string>& given, const text:
                               SampleSize enough, std::optional<data::Split> split, data::Split otherwise,
                               std::string* list) {
   const std::vector<std::string> inputs = text_inputs(given, tokenizer, split, otherwise);
-  if (is_token_file(inputs)) return data::TokenFile{fs::path(inputs[0])};
+  if (is_token_file(inputs)) {
+    data::TokenFile file{fs::path(inputs[0])};
+    if (list) *list += decoded_list(inputs[0], file, tokenizer);
+    return file;
+  }
   std::vector<int32_t> tokens;
   std::vector<int64_t> offsets{0};
   data::CorpusOptions options{.inputs = inputs};
@@ -92,8 +118,9 @@ data::TokenFile load_tokens(const std::vector<std::string>& given, const text::T
   return data::TokenFile(cache);
 }
 
-std::string document_list(const std::vector<std::string>& inputs, const fs::path& cache) {
-  return is_token_file(inputs) ? "" : io::read_file(list_file(cache));
+std::string document_list(const std::vector<std::string>& inputs, const data::TokenFile& tokens,
+                          const text::Tokenizer& tokenizer, const fs::path& cache) {
+  return is_token_file(inputs) ? decoded_list(inputs[0], tokens, tokenizer) : io::read_file(list_file(cache));
 }
 
 }  // namespace coca::train

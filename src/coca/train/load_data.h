@@ -36,8 +36,10 @@ struct SampleSize {
 data::TokenFile sample_tokens(const std::vector<std::string>& inputs, const text::Tokenizer&, SampleSize enough,
                               std::optional<data::Split> split, data::Split otherwise, std::string* list = nullptr);
 
-// The list of documents (data/overlap.h) that load_tokens wrote for these inputs; empty for a token file, which has
-// none.
-std::string document_list(const std::vector<std::string>& inputs, const std::filesystem::path& cache);
+// The list of documents (data/overlap.h) of these inputs, which load_tokens gave: the one it wrote beside the cache; of
+// a .tok file, what its documents decode to. Of more than kMostCompared tokens the list is empty, and a note says so.
+std::string document_list(const std::vector<std::string>& inputs, const data::TokenFile&, const text::Tokenizer&,
+                          const std::filesystem::path& cache);
+inline constexpr int64_t kMostCompared = int64_t{1} << 28;  // seconds to decode
 
 }  // namespace coca::train
