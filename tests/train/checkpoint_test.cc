@@ -98,6 +98,36 @@ TEST(Checkpoint, KeepsTheNewest) {
   EXPECT_THAT(names, testing::ElementsAre("step-00000010", "step-00000100"));
 }
 
+// A kill while an old checkpoint is removed leaves part of it; the next save removes the rest.
+TEST(Checkpoint, HalfRemovedOnesGoWithTheNextSave) {
+  const test::TempDir dir;
+  State run(test::tiny_config(dir.path()), 1);
+  run.save(1);
+  run.save(4);
+  const fs::path root = checkpoint_root(dir.path());
+  fs::remove(root / "step-00000001" / "train_state.json");
+  fs::create_directories(root / "step-00000002");
+  run.save(5);
+  std::vector<std::string> names;
+  for (const fs::path& folder : io::list_folder(root)) names.push_back(folder.filename());
+  EXPECT_THAT(names, testing::ElementsAre("step-00000004", "step-00000005"));
+}
+
+// A run that went back behind damaged checkpoints must not lose those it writes now.
+TEST(Checkpoint, LaterOnesDoNotPushOutTheNewest) {
+  const test::TempDir dir;
+  TrainConfig config = test::tiny_config(dir.path());
+  config.keep_checkpoints = 1;
+  State run(config, 1);
+  run.save(9);
+  run.save(4);
+  const fs::path root = checkpoint_root(dir.path());
+  EXPECT_TRUE(fs::exists(root / "step-00000004"));
+  run.save(5);
+  EXPECT_TRUE(fs::exists(root / "step-00000005"));
+  EXPECT_FALSE(fs::exists(root / "step-00000004"));
+}
+
 TEST(Checkpoint, UnfinishedFoldersAreIgnored) {
   const test::TempDir dir;
   State run(test::tiny_config(dir.path()), 1);

@@ -25,10 +25,16 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::string_view kPrefix = "step-";
+constexpr const char* kStateFile = "train_state.json";
 
-// All complete checkpoints, oldest first. Unfinished ones never carry this name.
-std::vector<std::pair<int64_t, fs::path>> list_checkpoints(const fs::path& out) {
-  std::vector<std::pair<int64_t, fs::path>> found;
+using Checkpoints = std::vector<std::pair<int64_t, fs::path>>;  // by step
+
+bool is_complete(const fs::path& dir) { return io::exists(dir / kStateFile); }
+
+// All folders with a checkpoint's name, oldest first. Those that are still written never carry it; those that a kill
+// left half removed do.
+Checkpoints list_folders(const fs::path& out) {
+  Checkpoints found;
   const fs::path root = checkpoint_root(out);
   if (!io::is_folder(root)) return found;
   for (const fs::path& entry : io::list_folder(root)) {
@@ -37,10 +43,30 @@ std::vector<std::pair<int64_t, fs::path>> list_checkpoints(const fs::path& out) 
     int64_t step = -1;
     const char* end = name.data() + name.size();
     const auto [at, error] = std::from_chars(name.data() + kPrefix.size(), end, step);
-    if (error == std::errc() && at == end && io::exists(entry / "train_state.json")) found.emplace_back(step, entry);
+    if (error == std::errc() && at == end) found.emplace_back(step, entry);
   }
   std::sort(found.begin(), found.end());
   return found;
+}
+
+Checkpoints list_checkpoints(const fs::path& out) {
+  Checkpoints found = list_folders(out);
+  std::erase_if(found, [](const auto& folder) { return !is_complete(folder.second); });
+  return found;
+}
+
+// Leaves the newest `keep` up to this step, and no remains of others. Those beyond it, of a run that went back because
+// they are damaged, are replaced when their steps come.
+void remove_old(const fs::path& out, int64_t step, int64_t keep) {
+  Checkpoints all = list_folders(out);
+  for (; !all.empty(); all.pop_back()) {
+    const auto& [at, dir] = all.back();
+    if (at > step || (is_complete(dir) && keep-- > 0)) continue;
+    std::error_code error;
+    fs::remove(dir / kStateFile, error);  // first: what a kill leaves must not be taken for a checkpoint
+    if (!error) fs::remove_all(dir, error);
+    if (error) log_warning("{}: this old checkpoint cannot be removed: {}", dir.string(), error.message());
+  }
 }
 
 nlohmann::ordered_json state_to_json(const TrainState& s) {
@@ -230,24 +256,18 @@ void save_checkpoint(const CheckpointPlan& plan, const TrainState& state, const 
     if (!first) return;
     save_weights(path, parts);
     io::write_json(path / plan.config_name, plan.config);
-    io::write_json(path / "train_state.json", state_to_json(state));
+    io::write_json(path / kStateFile, state_to_json(state));
   });
   dist::together(parts.ranks, [&] {
     if (!first) return;
     io::write_manifest(path);
     folder->commit();
-    auto all = list_checkpoints(plan.out);
-    for (; static_cast<int64_t>(all.size()) > plan.keep; all.erase(all.begin())) {
-      std::error_code error;
-      fs::remove_all(all.front().second, error);
-      if (error)
-        log_warning("{}: this old checkpoint cannot be removed: {}", all.front().second.string(), error.message());
-    }
+    remove_old(plan.out, state.step, plan.keep);
   });
 }
 
 TrainState load_state(const fs::path& dir) {
-  return state_from_json(io::read_json(dir / "train_state.json"), (dir / "train_state.json").string());
+  return state_from_json(io::read_json(dir / kStateFile), (dir / kStateFile).string());
 }
 
 TrainState load_checkpoint(const fs::path& dir, const CheckpointParts& parts, Moments which) {
