@@ -117,7 +117,9 @@ void describe(fe::graph::Tensor_attributes& t, Uid uid, const std::vector<int64_
 // A graph of cuDNN, whose tensors are [B, H, N, D] with any strides.
 class Builder {
  public:
-  explicit Builder(const AttentionGraph& g) : g_(g), graph_(std::make_shared<fe::graph::Graph>()) {
+  // For the present GPU, or for another one of this compute capability.
+  explicit Builder(const AttentionGraph& g, int capability = 0) : g_(g), graph_(std::make_shared<fe::graph::Graph>()) {
+    if (capability > 0) graph_->set_sm_version(capability);
     graph_->set_io_data_type(fe::DataType_t::BFLOAT16)
         .set_intermediate_data_type(fe::DataType_t::FLOAT)
         .set_compute_data_type(fe::DataType_t::FLOAT);
@@ -278,8 +280,7 @@ PlannedAttention plan_attention(Context& cx, const AttentionGraph& g) {
 std::string proposed_engine(const AttentionGraph& g, std::string_view device, int capability) {
   use_cudnn();
   const auto properties = std::make_shared<fe::DeviceProperties>();
-  const std::shared_ptr<fe::graph::Graph> graph = Builder(g).graph();
-  graph->set_sm_version(capability);
+  const std::shared_ptr<fe::graph::Graph> graph = Builder(g, capability).graph();
   std::string name;
   const auto steps = [&] {
     fe::error_t error = properties->deserialize({device.begin(), device.end()});

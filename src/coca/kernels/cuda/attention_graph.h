@@ -68,8 +68,7 @@ bool built_with_cudnn();
 // For tests. The largest workspace that deterministic gradients may take; 0: the default. Forgets all plans.
 void set_attention_workspace_limit(size_t bytes);
 // The engine that cuDNN proposes for a graph on the device of this description (JSON of cuDNN) and compute capability
-// (90 for 9.0). No device is needed. Throws Error (kIo) with cuDNN's reasons if there is none; without a driver, they
-// name the engines that only need one.
+// (90 for 9.0). No device is needed, but libcuda. Throws Error (kIo) with cuDNN's reasons if there is none.
 std::string proposed_engine(const AttentionGraph&, std::string_view device, int capability);
 // Finds functions of cuDNN instead of opening it. Only before the first use, as cudnn-frontend remembers them.
 void replace_cudnn(void* (*find)(const char* function));
