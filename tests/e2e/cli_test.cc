@@ -153,6 +153,18 @@ TEST_F(Cli, ImplementationsAndTargetsCanBeForced) {
   expect_refused({"--cpu-target", "MMX", "info"}, 2, "CPU target \"MMX\" is not available here");
 }
 
+TEST_F(Cli, TheDeviceIsChecked) {
+  expect_refused({"--device", "gpu", "info"}, 2, "device \"gpu\" does not exist; expected cpu, auto, cuda or cuda:N");
+  expect_refused({"info", "--device", "cuda:0"}, 2, "--device is cuda:0; coca info runs on the CPU");
+  expect_refused({"bench", "ring", "--device", "cuda"}, 2, "--device is cuda; coca bench ring runs on the CPU");
+  EXPECT_EQ(coca({"info", "--device", "auto"}).code, 0);
+  EXPECT_EQ(coca({"--device", "cpu", "info"}).code, 0);
+  // The reason depends on the build and the machine: no CUDA in it, no driver, or no such card.
+  const Outcome o = coca({"verify", "--device", "cuda:63", "."});
+  EXPECT_EQ(o.code, 2);
+  EXPECT_THAT(o.err, HasSubstr("cuda:63 "));
+}
+
 TEST_F(Cli, MissingFilesAreNamed) {
   expect_refused({"train", "--text", at("no.txt"), "--out", at("a")}, 1, at("no.txt"));
   expect_refused({"train", "--config", at("no.json")}, 1, at("no.json"));

@@ -27,6 +27,9 @@ class FakeDevice : public DeviceMemory {
   Room room() const override { return {bytes_ - used_, bytes_}; }
   size_t used() const { return used_; }
   size_t pinned() const { return pinned_; }  // number of blocks
+  void set_size(size_t bytes) { bytes_ = bytes; }
+  // From here on synchronize() fails, as with a card that has fallen off the bus; again false: it is back.
+  void set_lost(bool lost) { lost_ = lost; }
   // So far: calls of synchronize(), and blocks allocated.
   size_t waits() const { return waits_; }
   size_t allocations() const { return allocations_; }
@@ -79,6 +82,7 @@ class FakeDevice : public DeviceMemory {
   }
   void synchronize() override {
     ++waits_;
+    COCA_CHECK_AS(kIo, !lost_, "[cuda] cudaStreamSynchronize: the device is lost");
     run();
     if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
   }
@@ -108,6 +112,7 @@ class FakeDevice : public DeviceMemory {
 
   size_t bytes_, used_ = 0, pinned_ = 0, waits_ = 0, allocations_ = 0;
   int index_;
+  bool lost_ = false;
   std::map<std::byte*, size_t> blocks_;
   std::vector<std::function<void()>> queue_;
   std::exception_ptr error_;

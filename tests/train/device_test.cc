@@ -25,6 +25,7 @@ namespace fs = std::filesystem;
 using test::expect_error;
 using test::gpu;
 using test::OnTheGpu;
+using testing::AllOf;
 using testing::HasSubstr;
 
 TrainConfig config_in(const fs::path& out) {
@@ -174,6 +175,56 @@ TEST(TrainerOnADevice, NumbersThatAreNotFiniteAreLocated) {
               HasSubstr("parameter gpt_neox.layers.1.attention.dense.weight [0, 0] is nan (256 of 256"));
   EXPECT_THAT(warning_after("gpt_neox.layers.1.attention.query_key_value.weight", 1e30f),
               HasSubstr("first in layer.1.q_eff ["));
+}
+
+// A card that is lost ends the run with one error; what has been saved stays, and another device continues.
+TEST(TrainerOnADevice, ALostCardLeavesTheLastCheckpoint) {
+  COCA_SKIP_ON_A_CARD();
+  const test::TempDir dir;
+  const test::TinyData data;
+  const TrainConfig c = config_in(dir.path());
+  {
+    const OnTheGpu there;
+    Trainer trainer(c, data.without_validation(), Start::kFresh);
+    expect_error([&] { trainer.run([](const StepReport& r) { test::simulated_gpu()->set_lost(r.step == 3); }); },
+                 ErrorKind::kIo, "the device is lost");
+    test::simulated_gpu()->set_lost(false);
+  }
+  EXPECT_EQ(latest_checkpoint(dir.path())->filename(), "step-00000002");
+  EXPECT_EQ(Trainer(c, data.without_validation(), Start::kResume).run().steps, 4);
+}
+
+// What does not fit is named, with its size, what is free, and what to lower; the folder can be used again.
+TEST(TrainerOnADevice, WhatDoesNotFitIsNamed) {
+  COCA_SKIP_ON_A_CARD();
+  const test::TempDir dir;
+  const test::TinyData data;
+  const TrainConfig c = config_in(dir.path());
+  const OnTheGpu there;
+  test::FakeDevice& device = *test::simulated_gpu();
+  const auto with = [&](size_t bytes) {
+    device.set_size(device.used() + bytes);
+    std::string text = "nothing was thrown";
+    try {
+      Trainer(c, data.without_validation(), Start::kFresh);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::kIo);
+      text = error.what();
+    }
+    device.set_size(size_t{1} << 32);
+    return text;
+  };
+  const size_t activations = Trainer(c, data.without_validation(), Start::kFresh).activation_bytes();
+  EXPECT_THAT(with(1000),
+              AllOf(HasSubstr("out of memory on cuda:0 (a fake): no "), HasSubstr(" activations, the largest"),
+                    HasSubstr("(a smaller batch or shorter sequences need less); 0.0 MiB of ")));
+  EXPECT_THAT(with(activations + 1000),
+              AllOf(HasSubstr("parameters in f32, or their gradients (a smaller model needs"), HasSubstr("are free")));
+  const size_t weights =
+      4 * static_cast<size_t>(test::values_of(model::ParamStore(trained_spec(c, *data.tokenizer))).size());
+  EXPECT_THAT(with(activations + weights + 1000),
+              HasSubstr("the optimizer's first moments (training fewer parameters needs less)"));
+  EXPECT_EQ(with(size_t{1} << 30), "nothing was thrown");
 }
 
 TEST(FinetunerOnADevice, AnAdapterIsTrainedAndResumedBitwise) {

@@ -39,18 +39,20 @@ std::string compiler_name() {
 }  // namespace
 
 Machine this_machine() {
+  const Context cx;
   return {.version = std::string(version()),
           .commit = std::string(git_commit()),
           .build_type = std::string(build_type()),
           .compiler = compiler_name(),
           .cpu = cpu_name(),
           .cpu_target = ops::cpu_target(),
+          .device = cx.memory() ? cx.memory()->name() : "",
           .threads = max_threads()};
 }
 
 std::string Machine::text() const {
-  return fmt::format("coca {} ({}, {}, {}); {}, {}, {}", version, commit, build_type, compiler, cpu, cpu_target,
-                     counted(threads, "thread"));
+  return fmt::format("coca {} ({}, {}, {}); {}{}, {}, {}", version, commit, build_type, compiler,
+                     device.empty() ? "" : device + ", ", cpu, cpu_target, counted(threads, "thread"));
 }
 
 nlohmann::ordered_json to_json(const Machine& m) {
@@ -61,6 +63,7 @@ nlohmann::ordered_json to_json(const Machine& m) {
   j["compiler"] = m.compiler;
   j["cpu"] = m.cpu;
   j["cpu_target"] = m.cpu_target;
+  if (!m.device.empty()) j["device"] = m.device;
   j["threads"] = m.threads;
   return j;
 }

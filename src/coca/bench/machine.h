@@ -14,6 +14,7 @@ namespace coca::bench {
 struct Machine {
   std::string version, commit, build_type, compiler;  // of the program
   std::string cpu, cpu_target;                        // the processor's own name; the SIMD target in use
+  std::string device;                                 // the GPU's name, if Contexts are on one
   int threads = 0;
 
   std::string text() const;  // one line

@@ -185,7 +185,9 @@ TensorStore::TensorStore(std::vector<ParamInfo> infos, Precision precision, Devi
     total += (static_cast<size_t>(info.shape.product()) * dtype_size(param_dtype(info.role, precision)) + 63) / 64 * 64;
   }
   const auto count = static_cast<int64_t>(total);
-  const std::string what = fmt::format("{} in {}", counted(infos_.size(), "parameter"), enum_name(precision));
+  const std::string what =
+      fmt::format("{} in {}, or their gradients (a smaller model needs less, or training only a part of it)",
+                  counted(infos_.size(), "parameter"), enum_name(precision));
   flat_ = precision == Precision::kF32 ? Tensor({count / 4}, DType::kF32, memory, what)
                                        : Tensor({count}, DType::kU8, memory, what);
 }

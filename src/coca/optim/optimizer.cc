@@ -54,8 +54,10 @@ AdamW::AdamW(std::vector<model::ParamInfo> trained, const AdamWOptions& options,
       ranks_(ranks),
       owned_(partition_.of(ranks.rank())),
       pieces_(pieces_in(owned_)),
-      m_({total_size(owned_)}, DType::kF32, memory, "the optimizer's first moments"),
-      v_({total_size(owned_)}, DType::kF32, memory, "the optimizer's second moments") {
+      m_({total_size(owned_)}, DType::kF32, memory,
+         "the optimizer's first moments (training fewer parameters needs less)"),
+      v_({total_size(owned_)}, DType::kF32, memory,
+         "the optimizer's second moments (training fewer parameters needs less)") {
   check_adamw(options);
   COCA_CHECK_AS(kInternal, partition_.size() == flat_size(infos_) && partition_.ranks() == ranks.size(),
                 "[adamw] a partition of {} floats for {} ranks; the parameters have {}, the job {}", partition_.size(),

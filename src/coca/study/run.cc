@@ -300,6 +300,7 @@ StudyResults run_study(const StudyConfig& config, const Corpus& corpus, const St
   results.corpus = corpus.description;
   results.shared = corpus.shared;
   results.machine = fmt::format("{}, SIMD target {}", counted(max_threads(), "thread"), ops::cpu_target());
+  if (const Context cx; cx.memory()) results.machine = cx.memory()->name() + ", " + results.machine;
   Stopwatch watch;
   Telling telling(config, corpus, listen);
   for (const int64_t seed : config.seeds)

@@ -20,7 +20,9 @@ class KvPool::Memory : public std::enable_shared_from_this<KvPool::Memory> {
                most_ * kKvPage);
     if (free_.empty()) {
       free_.reserve(static_cast<size_t>(in_use_) + 1);  // so that releasing a page cannot fail
-      free_.push_back(allocate(device_, page_bytes_, "keys and values of 256 tokens"));
+      free_.push_back(
+          allocate(device_, page_bytes_,
+                   "keys and values of 256 tokens (fewer or shorter sequences need less, or a cache in bf16 or int8)"));
     }
     ++in_use_;
     std::byte* data = free_.back().release();

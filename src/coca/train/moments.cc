@@ -98,8 +98,9 @@ class StoredMoments {
 
 void save_moments(const fs::path& dir, optim::AdamW& optimizer, const dist::Communicator& ranks) {
   Context cx(optimizer.memory());
-  FetchedTensor first, second;  // files are written from the host
-  const TensorRef m = first.now(cx, optimizer.first_moment()), v = second.now(cx, optimizer.second_moment());
+  Tensor first, second;  // files are written from the host
+  const auto here = [&](TensorRef all, Tensor& copy) { return cx.memory() ? (copy = to_host(cx, all)).ref() : all; };
+  const TensorRef m = here(optimizer.first_moment(), first), v = here(optimizer.second_moment(), second);
   std::vector<io::TensorToSave> moments;
   for (const optim::AdamW::Piece& piece : optimizer.pieces()) {
     const int64_t count = piece.end - piece.begin;
