@@ -177,6 +177,10 @@ TEST(Corpus, BadJsonLinesNameFileLineAndFinding) {
   EXPECT_THAT(refused("{\"text\":\"a\"}", "body"), HasSubstr("\"body\""));
   put_file(dir / "x.jsonl", "{\"text\":\"fine\",\"body\":\"chosen\"}");
   EXPECT_THAT(read({.inputs = {(dir / "x.jsonl").string()}, .json_field = "body"}).texts(), ElementsAre("chosen"));
+  EXPECT_THAT(refused("{\"body\":\"b\"}"),
+              HasSubstr("found body. To use another field, name it with --field where the command has that option; to "
+                        "train on it, make a token file with coca data build --field"));
+  EXPECT_THAT(refused("{\"text\":\"a\"}", "body"), testing::EndsWith("found text"));
 }
 
 }  // namespace

@@ -137,9 +137,12 @@ class CorpusReader {
     std::string found;
     for (const auto& item : object.items())
       if (found.size() < 200) found += (found.empty() ? "" : ", ") + item.key();
-    fail(ErrorKind::kBadFile, "{}: no field {}; found {}", name,
-         options_.json_field.empty() ? "\"content\" or \"text\"" : "\"" + options_.json_field + "\"",
-         found.empty() ? "no fields" : found);
+    const bool chosen = !options_.json_field.empty();
+    fail(ErrorKind::kBadFile, "{}: no field {}; found {}{}", name,
+         chosen ? "\"" + options_.json_field + "\"" : "\"content\" or \"text\"", found.empty() ? "no fields" : found,
+         chosen || found.empty() ? ""
+                                 : ". To use another field, name it with --field where the command has that option; "
+                                   "to train on it, make a token file with coca data build --field");
   }
 
   const CorpusOptions& options_;
