@@ -203,7 +203,9 @@ void check_input_is_there(const Use& input) {
                   pattern ? ", and the pattern matches none" : "");
   } else {
     COCA_CHECK_AS(kIo, io::exists(input.path), "{} does not exist{}", input.text(),
-                  input.flag == "--model" ? formats::what_instead(input.path) : "");
+                  input.flag == "--model"     ? formats::what_instead(input.path)
+                  : input.flag == "--adapter" ? formats::adapter_instead(input.path)
+                                              : "");
   }
 }
 

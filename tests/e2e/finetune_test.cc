@@ -152,6 +152,22 @@ TEST_F(Finetune, AFolderThatIsNoModelIsExplained) {
   said("base", "not a model folder; the model is in " + at("base/model"));
   said("lora/adapter", "it holds an adapter: give it as --adapter, and the model it was trained on as --model");
   said("lora", "give " + at("lora/adapter") + " as --adapter");
+  const auto no_adapter = [&](const std::string& folder, const std::string& text) {
+    for (const Args& command : {Args{"generate", "--prompt", "x"},
+                                {"merge", "--out", at("m")},
+                                {"finetune", "--data", at("examples.jsonl")}}) {
+      const Outcome o = coca(with(command, {"--model", at("base/model"), "--adapter", at(folder)}));
+      EXPECT_EQ(o.code, 1) << command[0];
+      EXPECT_THAT(o.err, HasSubstr(text)) << command[0];
+    }
+  };
+  no_adapter("lora", "not an adapter folder; the adapter is in " + at("lora/adapter"));
+  no_adapter("lora/adaptr", "does not exist; the adapter is in " + at("lora/adapter"));
+  no_adapter("base", "; " + at("base/model") + " is a model: give it as --model");
+  no_adapter("base/model", "; " + at("base/model") + " is a model: give it as --model");
+  fs::remove_all(at("lora/adapter"));
+  no_adapter("lora", "is not finished: its newest checkpoint is " + at("lora/checkpoints/step-"));
+  no_adapter("lora/adapter", "is not finished: its newest checkpoint is " + at("lora/checkpoints/step-"));
   fs::remove_all(at("base/model"));
   fs::create_directories(at("base/checkpoints/step-x"));
   const std::string newest = "is not finished: its newest checkpoint is " + at("base/checkpoints/step-");

@@ -8,6 +8,7 @@
 
 #include "coca/base/log.h"
 #include "coca/formats/config_fields.h"
+#include "coca/formats/model_folder.h"
 #include "coca/formats/name_pattern.h"
 #include "coca/formats/weight_files.h"
 #include "coca/io/fs.h"
@@ -221,8 +222,9 @@ void save_adapter(const fs::path& dir, const model::Adapter& adapter) {
 std::unique_ptr<model::Adapter> load_adapter(const fs::path& dir, const model::ModelSpec& spec,
                                              const std::string& fingerprint) {
   const fs::path file = dir / kConfigName;
-  COCA_CHECK_AS(kIo, io::exists(dir), "adapter folder {} does not exist", dir.string());
-  COCA_CHECK_AS(kIo, io::exists(file), "{} has no {}: not an adapter folder", dir.string(), kConfigName);
+  COCA_CHECK_AS(kIo, io::exists(dir), "adapter folder {} does not exist{}", dir.string(), adapter_instead(dir));
+  COCA_CHECK_AS(kIo, io::exists(file), "{} has no {}: not an adapter folder{}", dir.string(), kConfigName,
+                adapter_instead(dir));
   COCA_CHECK_AS(kIo, io::exists(dir / kTensorsName), "{} has no {}", dir.string(), kTensorsName);
   const json config = io::read_json(file);
   const std::string origin = file.string();

@@ -94,18 +94,14 @@ void untie_another_head(const fs::path& config, const WeightFiles& stored, model
                        head.file->path().string(), names.head, names.embed, config.string()));
 }
 
-}  // namespace
+constexpr const char *kModelFile = "config.json", *kAdapterFile = "adapter_config.json";
 
-std::string what_instead(const fs::path& dir) {
-  const auto holds = [](const fs::path& folder, const char* file) { return io::exists(folder / file); };
-  if (holds(dir, "adapter_config.json"))
-    return "; it holds an adapter: give it as --adapter, and the model it was trained on as --model";
-  if (holds(dir / "model", "config.json")) return fmt::format("; the model is in {}", (dir / "model").string());
-  const fs::path run = io::exists(dir / "checkpoints") ? dir : dir.parent_path();
-  if (holds(run / "adapter", "adapter_config.json"))
-    return fmt::format(
-        "; the run {} trained an adapter: give {} as --adapter, and the model it was trained on as --model",
-        run.string(), (run / "adapter").string());
+bool holds(const fs::path& folder, const char* file) { return io::exists(folder / file); }
+
+// The folder of the run that this folder is, or belongs to.
+fs::path run_of(const fs::path& dir) { return io::exists(dir / "checkpoints") ? dir : dir.parent_path(); }
+
+fs::path newest_checkpoint(const fs::path& run) {
   fs::path newest;
   int64_t most = -1;
   std::error_code none;
@@ -118,11 +114,35 @@ std::string what_instead(const fs::path& dir) {
       newest = entry.path();
     }
   }
-  if (most < 0) return "";
-  if (holds(newest, "adapter_config.json"))
+  return newest;
+}
+
+}  // namespace
+
+std::string what_instead(const fs::path& dir) {
+  if (holds(dir, kAdapterFile))
+    return "; it holds an adapter: give it as --adapter, and the model it was trained on as --model";
+  if (holds(dir / "model", kModelFile)) return fmt::format("; the model is in {}", (dir / "model").string());
+  const fs::path run = run_of(dir), newest = newest_checkpoint(run);
+  if (holds(run / "adapter", kAdapterFile))
+    return fmt::format(
+        "; the run {} trained an adapter: give {} as --adapter, and the model it was trained on as --model",
+        run.string(), (run / "adapter").string());
+  if (newest.empty()) return "";
+  if (holds(newest, kAdapterFile))
     return fmt::format("; the run {} is not finished: give its newest checkpoint, {}, as --adapter", run.string(),
                        newest.string());
   return fmt::format("; the run {} is not finished: its newest checkpoint is {}", run.string(), newest.string());
+}
+
+std::string adapter_instead(const fs::path& dir) {
+  for (const fs::path& run : {dir, dir.parent_path()})
+    if (holds(run / "adapter", kAdapterFile)) return fmt::format("; the adapter is in {}", (run / "adapter").string());
+  if (const fs::path run = run_of(dir), newest = newest_checkpoint(run); holds(newest, kAdapterFile))
+    return fmt::format("; the run {} is not finished: its newest checkpoint is {}", run.string(), newest.string());
+  for (const fs::path& model : {dir, dir / "model"})
+    if (holds(model, kModelFile)) return fmt::format("; {} is a model: give it as --model", model.string());
+  return "";
 }
 
 ModelFolder::ModelFolder(const fs::path& dir) : dir_(dir) {

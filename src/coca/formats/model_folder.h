@@ -40,6 +40,8 @@ class ModelFolder {
 // For an error about a folder that is no model but belongs to a run, or is an adapter: "; ..." with what to give
 // instead; else empty.
 std::string what_instead(const std::filesystem::path& dir);
+// The same for a folder that is given as an adapter and is none.
+std::string adapter_instead(const std::filesystem::path& dir);
 
 // Errors name the folder, the file and the tensor: missing, unexpected, of another shape, or not finite.
 model::Model load_model(ModelFolder&, model::Precision = model::Precision::kF32, LoadT = LoadT::kAsStored);
