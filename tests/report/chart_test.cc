@@ -90,6 +90,13 @@ TEST(ChartScript, OneLengthHasNeighbouringTicks) {
   EXPECT_THAT(tick_labels(gnuplot_script(c), "x"), testing::ElementsAre("256", "300"));
 }
 
+TEST(ChartScript, ALegendBelowStandsApartFromTheAxis) {
+  Chart c = sample();
+  EXPECT_THAT(gnuplot_script(c), HasSubstr("set xlabel 'tokens' "));
+  c.legend = Legend::kBelow;
+  EXPECT_THAT(gnuplot_script(c), HasSubstr("set xlabel 'tokens'.\"\\n\" "));
+}
+
 TEST(ChartScript, SameColorIndexSameColor) {
   Chart c = sample();
   c.series[1].color_index = 0;

@@ -222,10 +222,11 @@ std::string common_settings(const std::string& title, int width, int height) {
       width, height, quote_gnuplot(title));
 }
 
-std::string axis_labels(const std::string& x, const std::string& y) {
+// below: what follows the label of the x axis; an empty line keeps a legend apart from it.
+std::string axis_labels(const std::string& x, const std::string& y, std::string_view below = "") {
   return fmt::format(
-      "set xlabel {} textcolor rgb '#222222' noenhanced\nset ylabel {} textcolor rgb '#222222' noenhanced\n",
-      quote_gnuplot(x), quote_gnuplot(y));
+      "set xlabel {}{} textcolor rgb '#222222' noenhanced\nset ylabel {} textcolor rgb '#222222' noenhanced\n",
+      quote_gnuplot(x), below, quote_gnuplot(y));
 }
 
 std::string scale_command(std::string_view axis, Scale scale) {
@@ -291,9 +292,10 @@ std::string gnuplot_script(const Chart& chart) {
   check(chart);
   const Range x = x_range(chart), y = y_range(chart);
   const Legend legend = legend_of(chart);
-  const int legend_height = legend == Legend::kBelow ? 26 * static_cast<int>((chart.series.size() + 1) / 2) : 0;
+  const bool below = legend == Legend::kBelow;
+  const int legend_height = below ? 18 + 26 * static_cast<int>((chart.series.size() + 1) / 2) : 0;
   std::string out = common_settings(chart.title, chart.width, chart.height + legend_height) +
-                    axis_labels(chart.x_label, chart.y_label);
+                    axis_labels(chart.x_label, chart.y_label, below ? ".\"\\n\"" : "");
   out += "set grid xtics ytics back linecolor rgb '#e2e2e2' linewidth 1 linetype 1\n";
   out += scale_command("x", chart.x_scale) + scale_command("y", chart.y_scale);
   out += fmt::format("set xrange [{}:{}]\nset yrange [{}:{}]\n", x.low, x.high, y.low, y.high);

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cctype>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -43,35 +42,29 @@ std::string padded(const std::string& text, size_t width, Align align) {
   return align == Align::kLeft ? text + space : space + text;
 }
 
-enum class Breaks : uint8_t { kSpaces, kDashes };  // after which a line may be broken; dashes and spaces
-
-// Words of a cell: each ends with the space or dash after it. A name of one word is never broken.
-std::vector<std::string> words_of(const std::string& cell, Breaks breaks) {
-  if (cell.find(' ') == std::string::npos) return {cell};
+// Words of a cell: each ends with the space after it. Names with dashes are never broken, so that they can be copied.
+std::vector<std::string> words_of(const std::string& cell) {
   std::vector<std::string> words(1);
   for (size_t i = 0; i < cell.size(); ++i) {
     words.back() += cell[i];
-    const bool more = i + 1 < cell.size();
-    const bool dash = breaks == Breaks::kDashes && cell[i] == '-' && i > 0 &&
-                      std::isalpha(static_cast<unsigned char>(cell[i - 1])) && more && cell[i + 1] != ' ';
-    if ((cell[i] == ' ' || dash) && more) words.emplace_back();
+    if (cell[i] == ' ' && i + 1 < cell.size()) words.emplace_back();
   }
   return words;
 }
 
 size_t width_of_word(const std::string& word) { return width_of(word) - (word.ends_with(' ') ? 1 : 0); }
 
-size_t longest_word(const std::string& cell, Breaks breaks) {
+size_t longest_word(const std::string& cell) {
   size_t longest = 0;
-  for (const std::string& word : words_of(cell, breaks)) longest = std::max(longest, width_of_word(word));
+  for (const std::string& word : words_of(cell)) longest = std::max(longest, width_of_word(word));
   return longest;
 }
 
 // The lines of a cell that is no wider than `width`, but for single words.
-std::vector<std::string> broken(const std::string& cell, size_t width, Breaks breaks) {
+std::vector<std::string> broken(const std::string& cell, size_t width) {
   if (width_of(cell) <= width) return {cell};
   std::vector<std::string> lines(1);
-  for (const std::string& word : words_of(cell, breaks)) {
+  for (const std::string& word : words_of(cell)) {
     if (!lines.back().empty() && width_of(lines.back()) + width_of_word(word) > width) lines.emplace_back();
     lines.back() += word;
   }
@@ -88,21 +81,16 @@ size_t line_width(const std::vector<size_t>& widths) {
   return total;
 }
 
-// How narrow columns may become.
-struct Narrowing {
-  size_t least_text;  // of a left-aligned column, where its words allow
-  Breaks breaks;
-};
 constexpr size_t kLongestNumber = 20;  // with its unit
-constexpr Narrowing kReadable = {.least_text = 12, .breaks = Breaks::kSpaces};
+constexpr size_t kReadable = 12;       // least width of a column of text, where its words allow
 
 // Headers are broken at words, and so is text: what stands on the left, and what is too long for a number. A number
 // stays in one piece with its unit.
-size_t least_width(const Rows& rows, size_t column, Align align, const Narrowing& narrowing) {
-  size_t least = longest_word(rows[0][column], narrowing.breaks);
+size_t least_width(const Rows& rows, size_t column, Align align, size_t least_text) {
+  size_t least = longest_word(rows[0][column]);
   for (size_t r = 1; r < rows.size(); ++r) {
     const std::string& cell = rows[r][column];
-    const size_t width = width_of(cell), text = std::max(longest_word(cell, narrowing.breaks), narrowing.least_text);
+    const size_t width = width_of(cell), text = std::max(longest_word(cell), least_text);
     const bool number = align == Align::kRight && width <= kLongestNumber;
     least = std::max(least, number ? width : std::min(width, text));
   }
@@ -112,11 +100,11 @@ size_t least_width(const Rows& rows, size_t column, Align align, const Narrowing
 // Of the columns, as wide as their cells; or narrower, the widest first, until the lines fit or no column may become
 // narrower. 0 columns: as wide as their cells.
 std::vector<size_t> widths_within(const Rows& rows, const std::vector<Align>& align, size_t columns,
-                                  const Narrowing& narrowing) {
+                                  size_t least_text) {
   std::vector<size_t> widths(align.size()), least(align.size());
   for (size_t c = 0; c < align.size(); ++c) {
     for (const auto& row : rows) widths[c] = std::max(widths[c], width_of(row[c]));
-    least[c] = least_width(rows, c, align[c], narrowing);
+    least[c] = least_width(rows, c, align[c], least_text);
   }
   size_t total = line_width(widths);
   while (columns > 0 && total > columns) {
@@ -130,21 +118,19 @@ std::vector<size_t> widths_within(const Rows& rows, const std::vector<Align>& al
   for (size_t c = 0; c < widths.size(); ++c) {  // a broken header may need less
     size_t needed = 0;
     for (const auto& row : rows)
-      for (const std::string& line : broken(row[c], widths[c], narrowing.breaks))
-        needed = std::max(needed, width_of(line));
+      for (const std::string& line : broken(row[c], widths[c])) needed = std::max(needed, width_of(line));
     widths[c] = needed;
   }
   return widths;
 }
 
-std::string lines_of(const Rows& rows, const std::vector<Align>& align, const std::vector<size_t>& widths,
-                     Breaks breaks) {
+std::string lines_of(const Rows& rows, const std::vector<Align>& align, const std::vector<size_t>& widths) {
   std::string out;
   for (size_t r = 0; r < rows.size(); ++r) {
     Rows cells;
     size_t height = 1;
     for (size_t c = 0; c < widths.size(); ++c) {
-      cells.push_back(broken(rows[r][c], widths[c], breaks));
+      cells.push_back(broken(rows[r][c], widths[c]));
       height = std::max(height, cells.back().size());
     }
     for (size_t h = 0; h < height; ++h) {
@@ -198,7 +184,24 @@ std::string in_blocks(const Rows& rows, const std::vector<Align>& align, size_t 
       } else
         chosen.pop_back();
     }
-    out += (out.empty() ? "" : "\n") + lines_of(part, pick(align, chosen), widths, kReadable.breaks);
+    out += (out.empty() ? "" : "\n") + lines_of(part, pick(align, chosen), widths);
+  }
+  return out;
+}
+
+// One paragraph for each row: "header: cell" on lines of their own.
+std::string in_paragraphs(const Rows& rows, size_t columns) {
+  constexpr size_t kIndent = 2;
+  std::string out;
+  for (size_t r = 1; r < rows.size(); ++r) {
+    out += r > 1 ? "\n" : "";
+    for (size_t c = 0; c < rows[r].size(); ++c) {
+      std::string indent;
+      for (const std::string& line : broken(rows[0][c] + ": " + rows[r][c], columns - std::min(columns, kIndent))) {
+        out += indent + line + "\n";
+        indent = std::string(kIndent, ' ');
+      }
+    }
   }
   return out;
 }
@@ -224,21 +227,15 @@ std::string to_text_within(const Table& table, int columns) {
   const auto room = static_cast<size_t>(std::max(columns, 0));
   std::string title;
   if (!table.title.empty())
-    for (const std::string& line :
-         broken(single_line(table.title), room > 0 ? room : std::string::npos, Breaks::kSpaces))
+    for (const std::string& line : broken(single_line(table.title), room > 0 ? room : std::string::npos))
       title += line + "\n";
   const auto fits = [&](const std::vector<size_t>& widths) { return room == 0 || line_width(widths) <= room; };
   std::vector<size_t> widths = widths_within(rows, align, room, kReadable);
-  if (fits(widths)) return title + lines_of(rows, align, widths, kReadable.breaks);
+  if (fits(widths)) return title + lines_of(rows, align, widths);
   // Columns of numbers may be split into blocks; text alone is better narrow.
   if (align.size() > 2 && std::ranges::count(align, Align::kRight) > 0) return title + in_blocks(rows, align, room);
-  Narrowing narrow = {.least_text = 0, .breaks = Breaks::kSpaces};
-  widths = widths_within(rows, align, room, narrow);
-  if (!fits(widths)) {
-    narrow.breaks = Breaks::kDashes;
-    widths = widths_within(rows, align, room, narrow);
-  }
-  return title + lines_of(rows, align, widths, narrow.breaks);
+  widths = widths_within(rows, align, room, 0);
+  return title + (align.size() > 2 && !fits(widths) ? in_paragraphs(rows, room) : lines_of(rows, align, widths));
 }
 
 std::string to_markdown(const Table& table) {

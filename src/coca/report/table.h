@@ -22,7 +22,8 @@ struct Table {
 std::string to_text(const Table& table);
 // Lines of at most this many columns, as far as words allow. Headers and left-aligned text are broken at spaces, the
 // widest first; numbers never are. Columns that still do not fit are printed in further blocks below, after the leading
-// columns that identify the rows. If all columns are text, it is broken at dashes too. 0: as to_text().
+// columns that identify the rows. A table of text that
+// does not fit becomes one paragraph for each row. 0: as to_text().
 std::string to_text_within(const Table& table, int columns);
 std::string to_markdown(const Table& table);
 std::string to_html(const Table& table);

@@ -65,6 +65,9 @@ report::Chart length_chart(const StudyResults& s, const std::string& title, cons
     }
     chart.series.push_back(std::move(series));
   }
+  constexpr int64_t kMostBands = 2;  // more that overlap have one colour, which is none of theirs
+  if (std::ranges::count_if(chart.series, [](const auto& series) { return !series.y_low.empty(); }) > kMostBands)
+    for (report::Series& series : chart.series) series.spread = report::Spread::kErrorBars;
   return chart;
 }
 
