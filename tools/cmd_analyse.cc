@@ -136,7 +136,7 @@ int run(AnalyseFlags& flags) {
                                      counted(windows.size(), "window"))};
 
   const std::string source = source_line(flags, m, bos);
-  ordered_json json = header_json(flags.model, m, io::options_to_json(flags));
+  ordered_json json = header_json(flags.model, m, result_options(flags));
   measurement.mark(json);
   json.update(analyse::to_json(a));
   const std::string name = std::filesystem::path(flags.model).lexically_normal().string();

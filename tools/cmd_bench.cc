@@ -127,7 +127,7 @@ int run(const char* name, BenchFlags<Options>& flags,
   ordered_json json;
   json["bench"] = name;
   json["machine"] = to_json(machine);
-  json["options"] = io::options_to_json(flags);
+  json["options"] = result_options(flags);
   json["notes"] = m.notes;
   json["results"] = m.results;
   write_outputs(flags.output, json, "results");
@@ -146,7 +146,8 @@ void add_one(CLI::App& bench_app, Action* action, const char* name, const char* 
 void add_bench(CLI::App& root, Action* action) {
   CLI::App& app = add_group(
       root, "bench",
-      "Measure this machine: attention, training, evaluation, decoding; ring: simulate a sequence over many machines");
+      "Measure this machine: attention, training, evaluation, decoding; ring: simulate a sequence over many machines",
+      "Example: coca bench attention --attention coca-slack --against rope --lengths 2048,8192");
   add_one(app, action, "attention", "Attention with its prologue, forward and backward, by length",
           "Times rotation or CoCA's prologue together with attention. GFLOP/s counts the products of pairs that "
           "the mask, the\n"

@@ -94,7 +94,7 @@ int run_mlm(MlmFlags& flags) {
     measurement.missing.push_back(fmt::format("length {}", flags.lengths[l]));
   report::Table table{
       .title = "", .header = {"length", "windows", "masked tokens", "ppl", "nll"}, .rows = {}, .align = {}};
-  ordered_json json = header_json(flags.model, m, io::options_to_json(flags));
+  ordered_json json = header_json(flags.model, m, result_options(flags));
   measurement.mark(json);
   json["results"] = ordered_json::array();
   for (const eval::MlmResult& r : results) {

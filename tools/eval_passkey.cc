@@ -121,11 +121,14 @@ void fill_score(ordered_json& j, const eval::PasskeyScore& s) {
   j["nll"] = number_or_null(s.nll);
 }
 
-std::vector<std::string> passkey_row(int64_t length, std::string depth, std::string tokens,
-                                     const eval::PasskeyScore& s) {
-  return {fmt::format("{}", length),
+// row: a PasskeyCell or a PasskeyTotal.
+std::vector<std::string> passkey_row(const auto& row, std::string depth) {
+  const eval::PasskeyScore& s = row.score;
+  return {fmt::format("{}", row.length),
           std::move(depth),
-          std::move(tokens),
+          s.trials == 0                         ? "-"
+          : row.least_tokens == row.most_tokens ? fmt::format("{}", row.most_tokens)
+                                                : fmt::format("{}-{}", row.least_tokens, row.most_tokens),
           fmt::format("{}/{}", s.correct, s.trials),
           s.trials == 0 ? "-" : fmt::format("{:.2f}", s.accuracy),
           fmt::format("{:.2f}-{:.2f}", s.accuracy_low, s.accuracy_high),
@@ -142,10 +145,8 @@ report::Table passkey_table(const eval::PasskeyResult& result) {
   for (const eval::PasskeyTotal& total : result.totals) {
     const size_t depths = result.cells.size() / result.totals.size();
     for (size_t d = 0; d < depths; ++d, ++cell)
-      table.rows.push_back(
-          passkey_row(total.length, depth_text(result.cells[cell].depth), "", result.cells[cell].score));
-    table.rows.push_back(
-        passkey_row(total.length, "all", fmt::format("{}-{}", total.least_tokens, total.most_tokens), total.score));
+      table.rows.push_back(passkey_row(result.cells[cell], depth_text(result.cells[cell].depth)));
+    table.rows.push_back(passkey_row(total, "all"));
   }
   return table;
 }
@@ -213,7 +214,10 @@ void print_protocol(const PasskeyFlags& flags, const eval::PasskeyProtocol& p, c
 ordered_json passkey_json(const eval::PasskeyResult& result, ordered_json json) {
   json["cells"] = ordered_json::array();
   for (const eval::PasskeyCell& cell : result.cells) {
-    ordered_json j{{"length", cell.length}, {"depth", cell.depth ? ordered_json(*cell.depth) : ordered_json(nullptr)}};
+    ordered_json j{{"length", cell.length},
+                   {"depth", cell.depth ? ordered_json(*cell.depth) : ordered_json(nullptr)},
+                   {"least_tokens", cell.least_tokens},
+                   {"most_tokens", cell.most_tokens}};
     fill_score(j, cell.score);
     json["cells"].push_back(std::move(j));
   }
@@ -295,7 +299,7 @@ int run_passkey(PasskeyFlags& flags) {
   if (result.totals.empty()) measurement.rethrow();
   measurement.missing = missing_trials(protocol, result);
   for (const eval::PasskeyTotal& total : result.totals) measurement.check_score(total.score.accuracy, total.length);
-  ordered_json json = header_json(flags.model, m, io::options_to_json(flags));
+  ordered_json json = header_json(flags.model, m, result_options(flags));
   measurement.mark(json);
   json["protocol"] = io::options_to_json(protocol);
   json = passkey_json(result, std::move(json));

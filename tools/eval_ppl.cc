@@ -530,7 +530,7 @@ std::vector<std::string> missing_of(const PplFlags& flags, const eval::Protocol&
 // One model keeps its usual format. Several models are in a list, and each row names its model.
 ordered_json all_json(PplFlags& flags, eval::Protocol protocol, const std::vector<Measured>& all,
                       const Measurement& measurement) {
-  ordered_json options = io::options_to_json(flags);
+  ordered_json options = result_options(flags);
   const bool several = all.size() > 1 || flags.models.items.size() > 1;
   if (!several) options["model"] = all[0].model;
   ordered_json json = header_json(all[0].model, all[0].loaded, std::move(options));

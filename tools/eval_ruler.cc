@@ -53,7 +53,7 @@ struct RulerFlags : ModelFlags {
       lengths, Least{1});
     v("samples", "prompts per task and length; RULER takes 500", samples, Least{1});
     v("seed", "seed of the prompts; the same seed gives the same prompts", seed);
-    v("text", "files or folders for the tasks that hide needles in essays; none: noise", text);
+    v("text", "files or folders for the tasks that hide needles in essays; default: noise", text);
     v("bos", "whether every prompt begins with a bos token; auto: if config.json names one", bos);
     v("dry_run", "estimate time, memory and disk, and do nothing", dry_run);
     output.visit(v);
@@ -172,7 +172,7 @@ std::vector<std::string> missing_cells(const eval::RulerResult& result, const ev
 
 ordered_json result_json(RulerFlags& flags, const LoadedModel& m, const eval::RulerResult& result,
                          const Measurement& measurement) {
-  ordered_json json = header_json(flags.model, m, io::options_to_json(flags));
+  ordered_json json = header_json(flags.model, m, result_options(flags));
   measurement.mark(json);
   json["cells"] = ordered_json::array();
   for (const eval::RulerCell& cell : result.cells) json["cells"].push_back(cell_json(cell));
@@ -220,7 +220,12 @@ eval::RulerOptions options_of(RulerFlags& flags, const ModelShape& shape) {
                              .scaling = shape.scaling,
                              .progress = {},
                              .ranks = ranks()};
-  for (const std::string& task : flags.tasks) detail::parse_value("--tasks", {task}, options.tasks.emplace_back());
+  for (const std::string& task : flags.tasks) {
+    COCA_CHECK(!task.starts_with("qa"),
+               "--tasks: \"{}\" asks questions about SQuAD and HotpotQA, which coca does not have; expected one of {}",
+               task, enum_choices<data::RulerTask>());
+    detail::parse_value("--tasks", {task}, options.tasks.emplace_back());
+  }
   if (flags.lengths.empty()) options.lengths = flags.lengths = default_lengths(shape, options);
   return options;
 }

@@ -147,7 +147,7 @@ int run_stream(StreamFlags& flags) {
   measurement.missing = {
       fmt::format("what comes after {} of about {}", grouped(result.points.back().tokens), counted(wanted, "token"))};
   measurement.check(result.points.back().perplexity(), counted(result.points.back().tokens, "token"));
-  ordered_json json = header_json(flags.model, m, io::options_to_json(flags));
+  ordered_json json = header_json(flags.model, m, result_options(flags));
   measurement.mark(json);
   json["documents"] = result.documents;
   json["bos"] = result.bos ? ordered_json(*result.bos) : ordered_json(nullptr);

@@ -8,6 +8,8 @@
 #include <string>
 #include <string_view>
 
+#include "coca/io/options.h"
+
 namespace coca::tools {
 
 struct OutputFlags {
@@ -17,9 +19,29 @@ struct OutputFlags {
   void visit(V&& v) {
     v.group("Output");
     v("json", "write options and results to this file; -: to standard output, and the text to standard error", json);
-    v("csv", "write the results to this file as a table", csv);
+    v("csv", "write the results to this file as a table; -: as with --json", csv);
   }
 };
+
+namespace detail {
+struct ResultOptions : io::detail::OptionWriter {
+  using OptionWriter::group;
+  template <typename T>
+  void operator()(std::string_view name, std::string_view help, T& field, Least = {}) {
+    OptionWriter::operator()(name, help, field);
+    if constexpr (std::is_same_v<T, std::string>)
+      if (field.empty()) object[std::string(name)] = nullptr;
+  }
+};
+}  // namespace detail
+
+// The options of a run, to be written with its results: null where none was given. --config reads them back.
+template <class S>
+nlohmann::ordered_json result_options(S& options) {
+  detail::ResultOptions writer;
+  options.visit(writer);
+  return std::move(writer.object);
+}
 
 // Throws an error if a result's name has the ending of another kind of file. Names without an ending are pipes or
 // devices.

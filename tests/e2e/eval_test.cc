@@ -158,6 +158,10 @@ TEST_F(EvalCli, PasskeyProtocolsAndTheirOverrides) {
   EXPECT_EQ(r["protocol"]["key_least"], 10);
   ASSERT_EQ(r["cells"].size(), 2u);
   EXPECT_TRUE(r["cells"][0]["nll"].is_number());
+  const std::string tokens = r["cells"][1]["most_tokens"].dump();
+  EXPECT_EQ(r["cells"][1]["least_tokens"].dump(), tokens);
+  EXPECT_THAT(o.out, testing::ContainsRegex("400 +1 +" + tokens + " ")) << "one number is no range";
+  EXPECT_THAT(o.out, testing::ContainsRegex("400 +all +" + tokens + " "));
   EXPECT_THAT(coca({"eval", "passkey", "--protocol", "posy"}).err, HasSubstr("expected one of ours, landmark"));
   EXPECT_THAT(coca({"eval", "passkey", "--rule", "contains", "--new-tokens", "0"}).err,
               HasSubstr("--new-tokens is 0; expected at least 1 with --rule contains"));
@@ -244,7 +248,11 @@ TEST_F(EvalCli, SeveralModels) {
   // A single model keeps its usual format.
   ASSERT_EQ(coca({"eval", "ppl", "--text", text, "--lengths", "16"}).code, 0);
   EXPECT_EQ(result()["model"], at("run/model"));
-  EXPECT_EQ(result()["options"]["model"], at("run/model"));
+  const nlohmann::json options = result()["options"];
+  EXPECT_EQ(options["model"], at("run/model"));
+  EXPECT_TRUE(options["adapter"].is_null() && options["factor"].is_null()) << "both were not given";
+  for (const auto& item : options.items()) EXPECT_NE(item.value(), nlohmann::json("")) << item.key();
+  EXPECT_EQ(coca({"eval", "ppl", "--config", put("again.json", options.dump())}).code, 0) << "null reads back";
   EXPECT_FALSE(result().contains("models") || result()["results"][0].contains("model"));
   // If the second model fails, the results of the first are kept.
   const std::string weights = at("other/model/model.safetensors"), sound = io::read_file(weights);
@@ -498,7 +506,8 @@ TEST_F(EvalCli, RulerByTaskAndLength) {
     EXPECT_EQ(sample["index"], i % 2);
   }
   EXPECT_THAT(o.out, HasSubstr("No answer was found. No length lies within the trained 16 tokens"));
-  EXPECT_THAT(coca({"eval", "ruler", "--tasks", "qa_1"}).err, HasSubstr("\"qa_1\""));
+  EXPECT_THAT(coca({"eval", "ruler", "--tasks", "qa_1"}).err,
+              HasSubstr("\"qa_1\" asks questions about SQuAD and HotpotQA, which coca does not have"));
 }
 
 // 2^32 and more: refused by the flag, or limited to what the text has.

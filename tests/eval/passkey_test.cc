@@ -124,6 +124,9 @@ TEST_P(Passkey, EqualsGreedyGeneration) {
       SCOPED_TRACE(fmt::format("length {} depth {} digits {}", cell.length, *cell.depth, digits));
       const PasskeyScore expected = by_generation(m, options, cell.length, cell.depth);
       EXPECT_EQ(cell.score.trials, 30);
+      EXPECT_GT(cell.least_tokens, 0);
+      EXPECT_LE(cell.least_tokens, cell.most_tokens);
+      EXPECT_LE(cell.most_tokens, cell.length);
       EXPECT_EQ(cell.score.correct, expected.correct);
       EXPECT_NEAR(cell.score.digit_accuracy, expected.digit_accuracy, 1e-12);
       // Both are float passes over two layers with an nll up to about 20: see the bound in perplexity_test.cc.
@@ -261,6 +264,8 @@ TEST(PasskeyEval, CellsWithoutTrialsHaveNoAccuracy) {
   EXPECT_EQ(result.cells[0].score.trials + result.cells[1].score.trials, 1);
   EXPECT_EQ(std::isnan(result.cells[0].score.accuracy), result.cells[0].score.trials == 0);
   EXPECT_EQ(std::isnan(result.cells[1].score.accuracy), result.cells[1].score.trials == 0);
+  for (const PasskeyCell& cell : result.cells)
+    EXPECT_EQ(cell.least_tokens, cell.score.trials == 0 ? 0 : result.totals[0].least_tokens);
 }
 
 TEST(PasskeyEval, MistakesAreNamed) {

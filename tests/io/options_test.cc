@@ -85,6 +85,9 @@ TEST(Options, JsonRoundTrip) {
   EXPECT_EQ(b.scale, a.scale);
   EXPECT_FALSE(b.clip.has_value()) << "null must clear an optional";
   EXPECT_EQ(b.note, "");
+  b.name = "x";
+  options_from_json(b, {{"name", nullptr}}, "test");
+  EXPECT_EQ(b.name, "");
 }
 
 TEST(Options, JsonIsReadableAndOrdered) {

@@ -262,6 +262,9 @@ void summarise(const std::vector<Trial>& trials, int64_t length, const PasskeyPr
       if (!t.done || first + t.cell != i) continue;
       add(cells[i].score, t);
       add(total.score, t);
+      PasskeyCell& cell = cells[i];
+      cell.least_tokens = cell.score.trials == 1 ? t.tokens() : std::min(cell.least_tokens, t.tokens());
+      cell.most_tokens = std::max(cell.most_tokens, t.tokens());
       total.least_tokens = std::min(total.least_tokens, t.tokens());
       total.most_tokens = std::max(total.most_tokens, t.tokens());
     }

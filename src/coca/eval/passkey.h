@@ -49,12 +49,13 @@ struct PasskeyScore {
 
 struct PasskeyCell {
   int64_t length = 0;
-  std::optional<double> depth;  // nothing: random
+  std::optional<double> depth;                // nothing: random
+  int64_t least_tokens = 0, most_tokens = 0;  // of bos and prompt, with rule exact the answer too; 0: no trial
   PasskeyScore score;
 };
 struct PasskeyTotal {
   int64_t length = 0;
-  int64_t least_tokens = 0, most_tokens = 0;  // of bos and prompt, with rule exact the answer too
+  int64_t least_tokens = 0, most_tokens = 0;  // over all depths
   PasskeyScore score;                         // over all depths
   double seconds = 0;
   int64_t peak_resident_bytes = 0;  // of the process until then

@@ -158,6 +158,7 @@ void scalar_from_json(const nlohmann::json& value, OptionPlace place, bool& out)
 }
 
 void scalar_from_json(const nlohmann::json& value, OptionPlace place, std::string& out) {
+  if (value.is_null()) return out.clear();  // not given
   if (!value.is_string()) option_type_error(value, place, "a text in quotes");
   out = bytes_from_name(value.get_ref<const std::string&>());
 }
