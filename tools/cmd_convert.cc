@@ -101,12 +101,20 @@ std::vector<ConfigChange> config_changes(const fs::path& source, const fs::path&
   return changes;
 }
 
+// Whether the result computes something else than the source, apart from the rounding of its weights.
+bool changes_function(const formats::ConvertReport& report) {
+  const model::ModelSpec &from = report.from, &to = report.to;
+  return from.attention != to.attention || from.layer_window != to.layer_window || from.dilation != to.dilation ||
+         from.global_tokens != to.global_tokens;
+}
+
 nlohmann::ordered_json report_json(const Options& o, const formats::ConvertReport& report,
                                    const std::vector<std::string>& copied, const std::vector<ConfigChange>& changes) {
   nlohmann::ordered_json j = {{"out", o.out},
                               {"layout", report.layout == formats::Layout::kMeta ? "meta" : "hugging-face"},
                               {"from", std::string(enum_name(report.from.attention))},
                               {"attention", std::string(enum_name(report.to.attention))},
+                              {"needs_training", changes_function(report)},
                               {"tensors", report.tensors},
                               {"made", report.made},
                               {"global_copies", report.copied},
@@ -149,6 +157,11 @@ void print_report(const Options& o, const formats::ConvertReport& report, const 
   }
   print_prose(copied.empty() ? "copied: nothing; the source has no tokenizer\n"
                              : fmt::format("copied: {}\n", fmt::join(copied, ", ")));
+  if (changes_function(report))
+    print_prose(
+        fmt::format("The result computes something else than {}, and its weights have not learned that yet: "
+                    "train it further with coca finetune --model {}\n",
+                    o.source, o.out));
 }
 
 int run(const OptionFlags& flags, const Options& o) {

@@ -153,13 +153,29 @@ class Chat {
     return std::move(*chat);
   }
 
+  static constexpr std::string_view kConversation =
+      "one conversation: a list of messages, or an object with \"messages\"";
+
+  static nlohmann::ordered_json conversation(const std::string& file) {
+    const std::string text = utf8_of(io::read_file(file), file);
+    try {
+      return io::parse_ordered_json(text, file);
+    } catch (const Error& error) {
+      const std::string first = text.substr(0, text.find('\n'));
+      const bool lines = first.size() < text.size() && nlohmann::json::accept(first);
+      fail(error.kind(), "{}; expected {}{}", error.what(), kConversation,
+           lines ? ". This looks like JSON lines: put one of them into a file of its own" : "");
+    }
+  }
+
   void read(const std::string& file) {
-    nlohmann::ordered_json json = io::parse_ordered_json(utf8_of(io::read_file(file), file), file);
+    nlohmann::ordered_json json = conversation(file);
     if (json.is_object() && json.contains("tools") && json["tools"].is_array())
       options_.variables["tools"] = json["tools"];
     if (json.is_object()) json = nlohmann::ordered_json(json.contains("messages") ? json["messages"] : nullptr);
-    COCA_CHECK_AS(kBadFile, json.is_array() && !json.empty(),
-                  "{}: expected a list of messages, or an object with \"messages\"", file);
+    COCA_CHECK_AS(kBadFile, json.is_array(), "{}: expected {}", file, kConversation);
+    COCA_CHECK_AS(kBadFile, !json.empty(), "{}: the list of messages is empty; expected a user's message at least",
+                  file);
     for (data::Message& message : data::read_messages(json, "messages", file)) {
       COCA_CHECK(message.role != data::Role::kSystem || !system_,
                  "--system: {} has a system message of its own; leave one of them out", file);
@@ -337,7 +353,7 @@ void print_speed(const std::vector<int32_t>& ids, const infer::GenerateResult& r
 void write_result(const Options& o, const LoadedModel& m, const std::vector<int32_t>& ids, const Answer& answer,
                   const infer::SamplingOptions& sampling) {
   Options options = o;  // its visitor is not const
-  nlohmann::ordered_json j = header_json(o.model, m, io::options_to_json(options));
+  nlohmann::ordered_json j = header_json(o.model, m, result_options(options));
   j["prompt_ids"] = ids;
   j["ids"] = answer.result.ids;
   j["text"] = answer.text;
@@ -388,6 +404,8 @@ int run(const Options& o) {
   // With --messages the file already holds the message to answer, so standard input is not read.
   Prompt prompt;
   if (!chat || o.prompt || o.messages.empty()) prompt.text = text_or_stdin(o.prompt);
+  COCA_CHECK(!chat || !o.messages.empty() || !prompt.text.empty(),
+             "--chat: the user's message is empty; give one as --prompt, or on standard input");
   if (chat && (o.prompt || o.messages.empty())) chat->say(data::Role::kUser, prompt.text);
   if (chat)
     prompt = chat->prompt(generator.model());

@@ -17,6 +17,7 @@
 #include "coca/ops/device.h"
 #include "coca/ops/table.h"
 #include "coca/report/table.h"
+#include "coca/tensor/kv_pages.h"
 #include "coca/text/generation_config.h"
 #include "model_flags.h"
 #include "output_flags.h"
@@ -152,11 +153,17 @@ void parameter_facts(const model::ModelSpec& s, Facts& f) {
     f.count("  output", "parameters_output", head);
 }
 
-void tokenizer_facts(const std::string& dir, Facts& f) {
+// Training rounds the vocabulary up; what the tokenizer does not fill is padding.
+std::string padding_text(const model::ModelSpec& s, int64_t ids) {
+  return s.V > ids ? fmt::format("; the vocabulary's other {} are padding", counted(s.V - ids, "row")) : "";
+}
+
+void tokenizer_facts(const std::string& dir, const model::ModelSpec& s, Facts& f) {
   try {
     const auto loaded = text::load_tokenizer(dir);
     f.shown("tokenizer", {{"tokenizer", loaded->kind()}, {"tokenizer_ids", loaded->vocab_size()}},
-            fmt::format("{}, {}", loaded->kind(), counted(loaded->vocab_size(), "id")));
+            fmt::format("{}, {}{}", loaded->kind(), counted(loaded->vocab_size(), "id"),
+                        padding_text(s, loaded->vocab_size())));
   } catch (const Error& error) {
     const bool some = std::ranges::any_of(std::array{"tokenizer.json", "tokenizer.model", "coca_tokenizer.json"},
                                           [&](const char* name) { return io::exists(fs::path(dir) / name); });
@@ -165,6 +172,8 @@ void tokenizer_facts(const std::string& dir, Facts& f) {
     if (some) f.damages.push_back(error.what());
   }
 }
+
+int64_t in_pages(int64_t tokens) { return (tokens + kKvPage - 1) / kKvPage * kKvPage; }
 
 void cache_facts(const model::ModelSpec& s, Facts& f) {
   model::ModelSpec full = s;  // as if each query head had its own key and value head
@@ -176,7 +185,8 @@ void cache_facts(const model::ModelSpec& s, Facts& f) {
   f.bytes("the same in bf16", "cache_bytes_per_token_bf16", per_token(s, KvType::kBF16));
   f.bytes("the same in int8", "cache_bytes_per_token_int8", per_token(s, KvType::kInt8));
   f.bytes("the same with keys and values", "kv_cache_bytes_per_token", per_token(full, KvType::kF32));
-  f.bytes("cache at the trained length", "cache_bytes_at_trained_length", per_token(s, KvType::kF32) * s.max_position);
+  f.bytes("cache at the trained length", "cache_bytes_at_trained_length",
+          per_token(s, KvType::kF32) * in_pages(s.max_position));
 }
 
 // Memory for one sequence of `length` tokens, in each precision.
@@ -189,7 +199,7 @@ void memory_facts(const model::ModelSpec& s, int64_t length, Facts& f) {
     int64_t weights = 0;
     for (const model::ParamInfo& info : model::parameter_list(s))
       weights += info.shape.product() * static_cast<int64_t>(dtype_size(model::param_dtype(info.role, precision)));
-    const int64_t cache = s.L * model::cache_bytes_per_token(s, half ? KvType::kBF16 : KvType::kF32) * length;
+    const int64_t cache = s.L * model::cache_bytes_per_token(s, half ? KvType::kBF16 : KvType::kF32) * in_pages(length);
     const auto acts = static_cast<int64_t>(model::Decoder::activation_bytes(s, 1, length, precision));
     f.bytes(("weights" + in).c_str(), ("weights_bytes" + key).c_str(), weights);
     f.bytes(fmt::format("generating{}{}", at, in).c_str(), ("generate_bytes" + key).c_str(), weights + cache);
@@ -256,7 +266,7 @@ Facts model_facts(const std::string& dir, std::optional<int64_t> length) {
           {{"rope_scaling", std::string(enum_name(s.rope_scaling.type))}, {"rope_factor", s.rope_scaling.factor}},
           scaling_text(s.rope_scaling));
   end_facts(s, f);
-  tokenizer_facts(dir, f);
+  tokenizer_facts(dir, s, f);
   generation_facts(dir, f);
   cache_facts(s, f);
   memory_facts(s, length.value_or(s.max_position), f);
@@ -295,6 +305,12 @@ int run(const Options& o) {
   if (!dir.empty()) facts.json["damages"] = facts.damages;
   write_json_output(json, facts.json);
   if (!is_stdout(json)) print(table_text(facts.table));
+  if (!is_stdout(json) && !dir.empty())
+    print_prose(
+        fmt::format("\nMemory is for one sequence: the weights, and the cache in pages of {} or the activations. The "
+                    "program and its "
+                    "tokenizer are not counted, nor are further windows that coca eval runs at the same time.\n",
+                    counted(kKvPage, "token")));
   COCA_CHECK_AS(kBadFile, facts.damages.empty(), "{} cannot be used as it is: {}", dir, fmt::join(facts.damages, "; "));
   return 0;
 }

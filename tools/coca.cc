@@ -17,6 +17,7 @@
 
 #include "arguments.h"
 #include "cli.h"
+#include "coca/base/count.h"
 #include "coca/base/log.h"
 #include "coca/base/parallel.h"
 #include "coca/base/version.h"
@@ -194,6 +195,10 @@ int run(int argc, char** argv) {
   coca::tools::note_typed_as_flags(arguments.flags);
   if (threads > 0) coca::set_max_threads(static_cast<int>(threads));
   coca::tools::start_ranks();
+  if (const unsigned cpus = std::thread::hardware_concurrency(); cpus > 0 && threads > cpus)
+    coca::tools::print_note(
+        fmt::format("--threads {}: this process has {}; more threads than that slow each other down", threads,
+                    coca::counted(cpus, "CPU")));
   for (const std::string& note : arguments.notes) coca::tools::print_note(note);
   coca::tools::check_ranks(coca::tools::command_name(chosen_command(app)));
   set_computing(target, forced, chosen_memory(device, coca::tools::command_name(chosen_command(app))));

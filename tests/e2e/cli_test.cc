@@ -357,6 +357,7 @@ TEST_F(Cli, ConvertAndDescribe) {
   EXPECT_EQ(report["from"], "rope");
   EXPECT_EQ(report["attention"], "coca-slack");
   EXPECT_EQ(report["made"], 1);
+  EXPECT_EQ(report["needs_training"], true);
   EXPECT_GT(report["shards"], 1);
   EXPECT_EQ(report["config"]["attention_type"]["after"], "coca-slack");
   EXPECT_TRUE(fs::exists(at("coca/coca_tokenizer.json")));
@@ -366,6 +367,11 @@ TEST_F(Cli, ConvertAndDescribe) {
   EXPECT_EQ(facts["architecture"], "llama");
   EXPECT_EQ(facts["attention"], "coca-slack");
   EXPECT_EQ(facts["length"], 500);
+  const int64_t page = 256 * facts["cache_bytes_per_token"].get<int64_t>();
+  EXPECT_EQ(facts["cache_bytes_at_trained_length"], page) << "24 tokens take a page";
+  EXPECT_EQ(facts["generate_bytes"], facts["weights_bytes"].get<int64_t>() + 2 * page);
+  EXPECT_THAT(coca({"info", model}).out, testing::AllOf(HasSubstr("byte, 257 ids; the vocabulary's other 15 rows are"),
+                                                        HasSubstr("the cache in pages of 256 tokens")));
   EXPECT_EQ(facts["file_bytes"], report["bytes"]);
   int64_t parts = 0;
   for (const char* part : {"embedding", "attention", "mlp", "norms", "output"})
@@ -382,6 +388,11 @@ TEST_F(Cli, ConvertAndDescribe) {
         << key;
   }
   EXPECT_EQ(coca({"generate", "--model", at("coca"), "--prompt", "the cat", "--max-new-tokens", "5"}).code, 0);
+  const std::string needs_training = "train it further with coca finetune --model ";
+  EXPECT_THAT(coca({"convert", at("coca"), at("strict"), "--attention", "coca-strict"}).out,
+              HasSubstr(needs_training + at("strict")));
+  EXPECT_THAT(coca({"convert", model, at("windows"), "--layer-window", "8"}).out, HasSubstr(needs_training));
+  EXPECT_THAT(coca({"convert", at("coca"), at("same"), "--dtype", "f32"}).out, testing::Not(HasSubstr(needs_training)));
   expect_refused({"convert", model, at("coca")}, 1, "exists already");
   expect_refused({"convert", at("coca"), at("back"), "--attention", "rope"}, 2, "cannot convert to attention");
   expect_refused({"convert", at("nowhere"), at("back")}, 1, "does not exist");
@@ -471,6 +482,13 @@ TEST_F(Cli, GenerationEndsAtAStopStringAndFollowsItsConfig) {
   expect_refused(talk(user + answer, {}), 2, file + ": the conversation ends with an answer of the assistant");
   EXPECT_EQ(coca(talk(user + answer, {"--prompt", "x", "--system", "s"})).code, 0);
   EXPECT_EQ(coca(talk(user, {})).code, 0);
+  expect_refused(talk("", {}), 1, file + ": the list of messages is empty; expected a user's message at least");
+  expect_refused(talk("3], [4", {}), 1, "; expected one conversation: a list of messages, or an object with");
+  const std::string lines = put("talks.jsonl", "{\"messages\": []}\n{\"messages\": []}\n");
+  expect_refused(talk(user, {"--messages", lines}), 1, "This looks like JSON lines: put one of them into a file");
+  for (const Args& more : {Args{}, {"--prompt", ""}, {"--system", "s"}})
+    expect_refused(with({"generate", "--model", at("run/model"), "--chat", "--chat-template", "chatml"}, more), 2,
+                   "--chat: the user's message is empty; give one as --prompt, or on standard input");
   std::ofstream(at("run/model/generation_config.json")) << R"({"temperature": "hot"})";
   expect_refused(base, 1, "generation_config.json");
 }
