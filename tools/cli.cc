@@ -328,8 +328,9 @@ void OptionFlags::finish() {
   compare_ranks(command_name(*app_), to_json_());
 }
 
-CLI::App& add_group(CLI::App& parent, const char* name, const char* help) {
+CLI::App& add_group(CLI::App& parent, const char* name, const char* help, const char* footer) {
   CLI::App* app = parent.add_subcommand(name, help);
+  app->footer(footer);
   app->require_subcommand(1);
   return *app;
 }

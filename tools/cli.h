@@ -260,7 +260,7 @@ class OptionFlags {
 using Action = std::function<int()>;
 
 // A command with subcommands, one of which is required.
-CLI::App& add_group(CLI::App& parent, const char* name, const char* help);
+CLI::App& add_group(CLI::App& parent, const char* name, const char* help, const char* footer);
 
 CLI::App& add_leaf(CLI::App& parent, const char* name, const char* help, const char* footer);
 void when_chosen(CLI::App& command, std::function<void()> callback);

@@ -156,7 +156,8 @@ int run_info(const InfoFlags& flags) {
 
 void add_data(CLI::App& root, Action* action) {
   CLI::App& app =
-      add_group(root, "data", "Tokenize a corpus into one file, import a tokenized one, or describe such a file");
+      add_group(root, "data", "Tokenize a corpus into one file, import a tokenized one, or describe such a file",
+                "Example: coca data build --text books/train --tokenizer byte --out train.tok");
 
   add_command<BuildFlags>(app, action, "build", "Tokenize files into a token file",
                           "Example: coca data build --text books/train --tokenizer byte --out train.tok", run_build);

@@ -179,7 +179,8 @@ double print_eval_work(const ModelFlags& flags, const model::ModelSpec& spec, co
 void add_eval(CLI::App& root, Action* action) {
   CLI::App& app = add_group(root, "eval",
                             "Evaluate a model at several lengths: perplexity, of windows, of a stream, of masked "
-                            "tokens, passkey retrieval, RULER's tasks");
+                            "tokens, passkey retrieval, RULER's tasks",
+                            "Example: coca eval ppl --model out/model --text books/test --lengths 512,1024,2048");
   add_eval_ppl(app, action);
   add_eval_stream(app, action);
   add_eval_mlm(app, action);

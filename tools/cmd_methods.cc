@@ -26,7 +26,7 @@ struct Options {
   template <class V>
   void visit(V&& v) {
     v("reasons", "say why the others are refused", reasons);
-    v("json", "write all combinations to this file", json);
+    v("json", "write all combinations to this file; -: to standard output, and the text to standard error", json);
   }
 };
 
@@ -165,7 +165,8 @@ int run(const Options& options) {
 
 void add_methods(CLI::App& root, Action* action) {
   add_command<Options>(root, action, "methods",
-                       "List which attention kinds, position scalings and patterns can be combined", "", run);
+                       "List which attention kinds, position scalings and patterns can be combined",
+                       "Example: coca methods --reasons", run);
 }
 
 }  // namespace coca::tools

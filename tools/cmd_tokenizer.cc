@@ -229,7 +229,8 @@ int run_info(const InfoFlags& c) {
 }  // namespace
 
 void add_tokenizer(CLI::App& root, Action* action) {
-  CLI::App& app = add_group(root, "tokenizer", "Train a sentencepiece tokenizer; encode and decode text with any");
+  CLI::App& app = add_group(root, "tokenizer", "Train a sentencepiece tokenizer; encode and decode text with any",
+                            "Example: coca tokenizer encode --tokenizer tok \"the cat\"");
 
   add_command<TrainFlags>(app, action, "train", "Train a sentencepiece model",
                           "Example: coca tokenizer train --text books/train --out tok --vocab-size 4096", run_train);

@@ -71,10 +71,12 @@ constexpr std::string_view kEnd = R"(.SH EXIT STATUS
 All is done.
 .TP
 1
-Something failed, or a check did not hold.
+Something failed (a file is missing or is not what it should be, a disk is full), or a check did not hold.
 .TP
 2
-The command line is wrong.
+An option is wrong, on the command line or in the file that
+.B \-\-config
+names.
 .TP
 130
 The command was interrupted; what it can continue from is saved.

@@ -359,6 +359,30 @@ TEST_F(Flags, EveryCommandTakesConfigAndOneKindOfJson) {
   EXPECT_TRUE(names.contains("convert") && names.contains("ruler") && names.contains("ring"));
 }
 
+// Options by name, as JSON and errors of the library have them; "none" would be read as a value.
+TEST_F(Flags, HelpsNameFlagsAndDefaultsAndEndWithAnExample) {
+  std::vector<Args> all = commands();
+  for (const char* group : {"eval", "bench", "data", "tokenizer"}) all.push_back({group});
+  for (const Args& command : all) {
+    const std::string help = coca(with(command, {"--help"})).out, name = testing::PrintToString(command);
+    EXPECT_THAT(help, ContainsRegex("\nExamples?:")) << name;
+    EXPECT_THAT(help, Not(ContainsRegex("; none: "))) << name;
+    std::istringstream lines(help);
+    for (std::string line; std::getline(lines, line);) {
+      if (!line.starts_with("  --")) continue;
+      std::string option = line.substr(4, line.find(' ', 4) - 4);
+      if (option.find('-') == std::string::npos || option == "max-new-tokens") continue;  // also a field of a file
+      std::ranges::replace(option, '-', '_');
+      EXPECT_THAT(help, Not(HasSubstr(option))) << name;
+    }
+  }
+}
+
+TEST_F(Flags, MoreThreadsThanProcessorsAreNoted) {
+  EXPECT_THAT(coca({"methods", "--threads", "4096"}).err, HasSubstr("note: --threads 4096: this process has "));
+  EXPECT_EQ(coca({"methods", "--threads", "1"}).err, "");
+}
+
 // Every numeric option has a range that is checked before anything else.
 TEST_F(Flags, EveryNumberHasARange) {
   const std::set<std::string> any_sign = {"--seed", "--seeds", "--shifts"}, any_size = {"--seed", "--seeds"};

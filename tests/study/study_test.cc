@@ -206,6 +206,41 @@ TEST(StudyMethods, NamesAreReadAsWritten) {
   EXPECT_EQ(m.training, Training::kPose);
 }
 
+// The help says which kind goes with which way of training, and errors say what there is.
+TEST(StudyMethods, HelpAndErrorsNameThem) {
+  for (const auto& kind : EnumTraits<model::AttentionKind>::names()) {
+    EXPECT_THAT(methods_help(), testing::HasSubstr(std::string(kind.name)));
+    for (const auto& training : EnumTraits<Training>::names()) {
+      if (training.value == Training::kPlain) continue;
+      EXPECT_THAT(methods_help(), testing::HasSubstr("+" + std::string(training.name)));
+      const bool windows = training.value == Training::kWindow || training.value == Training::kLongformer,
+                 drawn = training.value == Training::kRandom || training.value == Training::kPose;
+      const bool goes = windows || (model::uses_rotary(kind.value) && (drawn || !model::uses_xpos(kind.value)));
+      StudyConfig c;
+      c.methods = {method_name({kind.value, training.value})};
+      if (goes)
+        EXPECT_NO_THROW(resolve(c)) << c.methods[0];
+      else
+        EXPECT_THROW(resolve(c), Error) << c.methods[0];
+    }
+  }
+  const auto error_of = [](const char* name) -> std::string {
+    try {
+      method_from_name(name);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  };
+  for (const char* name : {"rpe", "rpe+pose"})
+    EXPECT_THAT(error_of(name),
+                testing::AllOf(testing::HasSubstr("\"rpe\" is no attention kind; expected one of rope, "),
+                               testing::HasSubstr("+longformer"), testing::HasSubstr("mean rope")));
+  for (const char* name : {"rope+foo", "rope+plain", "rope+"})
+    EXPECT_THAT(error_of(name),
+                testing::HasSubstr("is no way of training; expected rope alone or with one of +random"));
+}
+
 TEST(StudyMethods, WriteTheirTrainingIntoTheConfig) {
   train::TrainConfig sizes;
   sizes.layers = 4;

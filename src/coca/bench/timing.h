@@ -25,7 +25,7 @@ struct RepeatOptions {
   void visit(V&& v) {
     v.group("Timing");
     v("repeats", "rounds; each runs everything that is compared once", repeats, Least{1});
-    v("warmup", "warm-up rounds; with 0, sample_seconds has no effect", warmup);
+    v("warmup", "warm-up rounds; with 0, --sample-seconds has no effect", warmup);
     v("sample_seconds", "least duration of a round; shorter work is repeated", sample_seconds);
   }
 };

@@ -41,24 +41,24 @@ struct StudyConfig {
   void visit(V&& v) {
     v.group("Study");
     v("preset", "size of models and training, or what to compare; options below override it", preset);
-    v("methods", "attention kinds to train, or KIND+random, +pose, +clex, +window, +longformer; none: the preset's",
-      methods);
+    v("methods", methods_help(), methods);
     v("ntk_methods", "methods that are also evaluated with dynamic NTK scaling", ntk_methods);
-    v("factors", "factors of that scaling; none: the preset's", factors);
-    v("seeds", "one model per method and seed; none: the preset's", seeds);
+    v("factors", "factors of that scaling; default: the preset's", factors);
+    v("seeds", "one model per method and seed; default: the preset's", seeds);
     v("out", "output folder; an unfinished study in it is continued", out);
     v("tensorboard",
-      "folder for TensorBoard's event files of the trainings, one folder per method and seed in it; none: no such "
-      "files",
+      "folder for TensorBoard's event files of the trainings, one folder per method and seed in it; default: no "
+      "such files",
       tensorboard);
     v.group("Text");
     v("text",
-      "training text (files, folders, globs, jsonl), of which a twentieth is held out for validation; none: the "
+      "training text (files, folders, globs, jsonl), of which a twentieth is held out for validation; default: the "
       "compiler's C++ standard library headers",
       text);
     v("split", "split of training text in PG-19's layout; default for such text: train", split);
     v("test_text",
-      "text to evaluate on; none: about a tenth of the text is held out: whole documents, or the end of each if there "
+      "text to evaluate on; default: about a tenth of the text is held out: whole documents, or the end of each if "
+      "there "
       "are few",
       test_text);
     v("tokenizer", "byte, a sentencepiece .model, or a folder with one", tokenizer);

@@ -9,6 +9,15 @@ namespace {
 
 constexpr char kJoin = '+';
 
+// "+random, +pose, ...".
+std::string trainings_text() {
+  std::string text;
+  for (const auto& training : EnumTraits<Training>::names())
+    if (training.value != Training::kPlain)
+      text += fmt::format("{}{}{}", text.empty() ? "" : ", ", kJoin, training.name);
+  return text;
+}
+
 int64_t share_of_length(int64_t length, int64_t divisor) { return std::max<int64_t>(1, length / divisor); }
 
 // Narrow below and wide above; half the heads of a wide layer reach twice as far with as many keys.
@@ -26,12 +35,29 @@ void set_longformer(train::TrainConfig& c) {
 
 Method method_from_name(std::string_view name) {
   const size_t join = name.find(kJoin);
-  Method m{.attention = enum_from_name<model::AttentionKind>(name.substr(0, join))};
-  if (join == std::string_view::npos) return m;
-  m.training = enum_from_name<Training>(name.substr(join + 1));
-  COCA_CHECK(m.training != Training::kPlain, "methods holds \"{}\"; a plain training is written without {}plain", name,
-             kJoin);
-  return m;
+  const std::string_view kind = name.substr(0, join);
+  const auto kinds = EnumTraits<model::AttentionKind>::names();
+  const auto attention = std::ranges::find(kinds, kind, [](const auto& entry) { return entry.name; });
+  if (attention == kinds.end())
+    fail(ErrorKind::kInvalidArgument,
+         "\"{}\" is no attention kind; expected one of {}; any of them alone or with one of {}", kind,
+         enum_choices_for<model::AttentionKind>(kind), trainings_text());
+  if (join == std::string_view::npos) return {.attention = attention->value};
+  const auto trainings = EnumTraits<Training>::names();
+  const auto training =
+      std::ranges::find(trainings, name.substr(join + 1), [](const auto& entry) { return entry.name; });
+  COCA_CHECK(training != trainings.end() && training->value != Training::kPlain,
+             "\"{}\" is no way of training; expected {} alone or with one of {}", name.substr(join), kind,
+             trainings_text());
+  return {.attention = attention->value, .training = training->value};
+}
+
+std::string_view methods_help() {
+  static const std::string text = fmt::format(
+      "attention kinds to train, of {}; alone or with one of {}, such as coca-slack+pose: windows go with every kind, "
+      "random and pose with RoPE and xPos, clex with RoPE; default: the preset's",
+      enum_choices<model::AttentionKind>(), trainings_text());
+  return text;
 }
 
 std::string method_name(const Method& m) {

@@ -24,8 +24,9 @@ struct Method {
   Training training = Training::kPlain;
 };
 
-// KIND or KIND+TRAINING; throws Error naming the part that is unknown.
+// KIND or KIND+TRAINING; throws Error naming the part that is unknown, and what there is.
 Method method_from_name(std::string_view);
+std::string_view methods_help();  // the help text of an option that takes methods: which kind goes with which training
 std::string method_name(const Method&);
 
 // All kinds trained plainly, then rope, coca-slack and coca-strict in each of the other ways, and alibi in those that

@@ -82,7 +82,7 @@ struct TrainConfig {
     v("text", "training text: files, folders, globs, jsonl, or one .tok file", text);
     v("split", "split of training text in PG-19's layout; default for such text: train", split);
     v("validation_text",
-      "validation text, in the same forms; none: the split validation of text in PG-19's layout, else no validation",
+      "validation text, in the same forms; default: the split validation of text in PG-19's layout, else no validation",
       validation_text);
     v("tokenizer", "byte, a sentencepiece .model, or a folder with one", tokenizer);
     v("passkey_share",
@@ -119,7 +119,7 @@ struct TrainConfig {
     v.group("Output");
     v("out", "output folder", out);
     v("log_interval", "steps between rows of metrics.csv", log_interval, Least{1});
-    v("tensorboard", "folder for TensorBoard event files with the same figures; none: no such files", tensorboard);
+    v("tensorboard", "folder for TensorBoard event files with the same figures; default: no such files", tensorboard);
     v("validation_interval", "steps between validations; 0: only at the end", validation_interval);
     v("validation_windows", "windows of each validation, spread evenly over the validation text", validation_windows);
     v("checkpoint_interval", "steps between checkpoints; 0: only at the end", checkpoint_interval);

@@ -100,12 +100,13 @@ void check_config(const FinetuneConfig& c) {
     }
   COCA_CHECK(!c.model.empty(), "model: none given; expected a model folder");
   COCA_CHECK(!c.data.empty() || !c.text.empty(), "data: none given; expected examples, or plain text (--text)");
-  COCA_CHECK(c.data.empty() || c.text.empty(), "text: given beside data; expected examples or plain text, one of them");
+  COCA_CHECK(c.data.empty() || c.text.empty(),
+             "text: given beside --data; expected examples or plain text, one of them");
   COCA_CHECK(c.validation_data.empty() || !c.data.empty(),
-             "validation_data: needs data; a run on text validates on validation_text");
-  COCA_CHECK(!c.split || !c.text.empty(), "split: needs text; examples have none");
+             "validation_data: needs --data; a run on text validates on validation_text");
+  COCA_CHECK(!c.split || !c.text.empty(), "split: needs --text; examples have none");
   COCA_CHECK(c.validation_text.empty() || !c.text.empty(),
-             "validation_text: needs text; a run on examples validates on validation_data");
+             "validation_text: needs --text; a run on examples validates on validation_data");
   check_slices(c);
   const bool staged = !c.stages.preset.empty() || !c.stages.list.empty();
   COCA_CHECK(!staged || c.train.empty(), "train: the stages say what each trains; freeze applies to all of them");

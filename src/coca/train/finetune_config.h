@@ -28,7 +28,7 @@ struct StageConfig {
 
   template <class V>
   void visit(V&& v) {
-    v("train", "patterns over the names of the parameters to train; none: all", train);
+    v("train", "patterns over the names of the parameters to train; default: all", train);
     v("steps", "optimizer steps", steps, Least{1});
     v("learning_rate", "peak learning rate", learning_rate, kAboveZero);
     v("min_learning_rate", "floor of the decay", min_learning_rate);
@@ -98,7 +98,7 @@ struct FinetuneConfig {
       "a LoRA adapter leaves it in any case",
       keep_t_width);
     v.group("What is trained");
-    v("train", "patterns over parameter names: * any characters, ? one, a leading ! excludes; none: all", train);
+    v("train", "patterns over parameter names: * any characters, ? one, a leading ! excludes; default: all", train);
     v("freeze", "patterns of parameters not to train, among those of --train", freeze);
     v("stages",
       "coca-paper (T; Q, T and V; all), or a JSON file with a list of stages; in --config the name or the list",
@@ -107,16 +107,16 @@ struct FinetuneConfig {
     v("lora_rank", "train a LoRA adapter of this rank and leave the model as it is; 0: none", lora_rank);
     v("lora_alpha", "its output is multiplied by alpha / rank", lora_alpha, kAboveZero);
     v("lora_dropout", "share of its input that is dropped in training", lora_dropout);
-    v("lora_targets", "patterns over the matrices (modules) to adapt; none: all in the layers", lora_targets);
+    v("lora_targets", "patterns over the matrices (modules) to adapt; default: all in the layers", lora_targets);
     v("lora_scaling", "whether alpha is divided by the rank or by its square root (rslora)", lora_scaling);
     v("adapter", "adapter folder to continue from, with its own rank, alpha, dropout and targets", adapter);
     v.group("Data");
     v("data", "examples: .jsonl or .json files, folders or globs; the forms are in docs/data.md", data);
     v("format", "form of the examples; auto: by the fields of each", format);
-    v("validation_data", "examples to validate on; none: no validation", validation_data);
+    v("validation_data", "examples to validate on; default: no validation", validation_data);
     v("text", "plain text instead of examples: files, folders, globs, or one .tok file", text);
     v("split", "split of text in PG-19's layout; default for such text: train", split);
-    v("validation_text", "validation text, in the same forms; none: the split validation of text in PG-19's layout",
+    v("validation_text", "validation text, in the same forms; default: the split validation of text in PG-19's layout",
       validation_text);
     v("length", "tokens per window; default: the trained length of the model (max_position_embeddings)", length);
     v("long_documents", "what to do with examples longer than a window", long_documents);
@@ -128,7 +128,7 @@ struct FinetuneConfig {
       chat_var);
     v("bos", "whether each example begins with a bos token; auto: if config.json names one", bos);
     v.group("Optimization");
-    v("steps", "optimizer steps (for stages without their own number); default: as given by --epochs", steps);
+    v("steps", "optimizer steps, of each stage without a number of its own; default: as given by --epochs", steps);
     v("epochs", "passes over all windows, unless --steps is given", epochs, kAboveZero);
     v("batch", "windows per micro-batch", batch, Least{1});
     v("accumulation", "micro-batches per step", accumulation, Least{1});
@@ -156,7 +156,7 @@ struct FinetuneConfig {
     v.group("Output");
     v("out", "output folder", out);
     v("log_interval", "steps between rows of metrics.csv", log_interval, Least{1});
-    v("tensorboard", "folder for TensorBoard event files with the same figures; none: no such files", tensorboard);
+    v("tensorboard", "folder for TensorBoard event files with the same figures; default: no such files", tensorboard);
     v("validation_interval", "steps between validations; 0: only at the end", validation_interval);
     v("validation_windows", "windows of each validation, spread evenly over the validation text", validation_windows);
     v("checkpoint_interval", "steps between checkpoints; 0: only at the end", checkpoint_interval);
