@@ -484,11 +484,11 @@ TEST_F(Cli, GenerationEndsAtAStopStringAndFollowsItsConfig) {
   EXPECT_EQ(coca(talk(user, {})).code, 0);
   expect_refused(talk("", {}), 1, file + ": the list of messages is empty; expected a user's message at least");
   expect_refused(talk("3], [4", {}), 1, "; expected one conversation: a list of messages, or an object with");
-  const std::string lines = put("talks.jsonl", "{\"messages\": []}\n{\"messages\": []}\n");
-  expect_refused(talk(user, {"--messages", lines}), 1, "This looks like JSON lines: put one of them into a file");
+  expect_refused(talk("]\n[", {}), 1, "This looks like JSON lines: put one of them into a file of its own");
   for (const Args& more : {Args{}, {"--prompt", ""}, {"--system", "s"}})
-    expect_refused(with({"generate", "--model", at("run/model"), "--chat", "--chat-template", "chatml"}, more), 2,
-                   "--chat: the user's message is empty; give one as --prompt, or on standard input");
+    expect_refused(
+        CliFixture::with({"generate", "--model", at("run/model"), "--chat", "--chat-template", "chatml"}, more), 2,
+        "--chat: the user's message is empty; give one as --prompt, or on standard input");
   std::ofstream(at("run/model/generation_config.json")) << R"({"temperature": "hot"})";
   expect_refused(base, 1, "generation_config.json");
 }
