@@ -92,9 +92,9 @@ TEST(ChartScript, OneLengthHasNeighbouringTicks) {
 
 TEST(ChartScript, ALegendBelowStandsApartFromTheAxis) {
   Chart c = sample();
-  EXPECT_THAT(gnuplot_script(c), HasSubstr("set xlabel 'tokens' "));
+  EXPECT_THAT(gnuplot_script(c), HasSubstr("set xlabel \"tokens\" "));
   c.legend = Legend::kBelow;
-  EXPECT_THAT(gnuplot_script(c), HasSubstr("set xlabel 'tokens'.\"\\n\" "));
+  EXPECT_THAT(gnuplot_script(c), HasSubstr("set xlabel \"tokens\".\"\\n\" "));
 }
 
 TEST(ChartScript, SameColorIndexSameColor) {
