@@ -21,6 +21,7 @@
 #include "coca/model/decoder.h"
 #include "coca/ops/attention.h"
 #include "coca/report/html.h"
+#include "support/first_gpu.h"
 #include "support/tiny_clex.h"
 
 namespace coca::analyse::analyse_test {
@@ -66,6 +67,28 @@ std::vector<test::NamedSpec> rope_specs() {
     return !model::uses_rotary(s.spec.attention) || model::is_coca(s.spec.attention);
   });
   return all;
+}
+
+// What is looked at are copies of what lies on the device.
+TEST(AnalyseOnADevice, FiguresAreThoseOfTheCpu) {
+  for (const model::ModelSpec& s :
+       {test::tiny_neox(test::AttentionKind::kCocaSlack), test::tiny_llama(test::AttentionKind::kRope)}) {
+    test::TinyModel m(s);
+    const auto run = [&] { return analyse(m.spec, m.params.weights(), two_windows(s), everything()).all(); };
+    const HeadStats cpu = run();
+    const test::OnTheGpu there;
+    m.params.move_to(&test::gpu());
+    const HeadStats ours = run();
+    EXPECT_EQ(ours.pairs, cpu.pairs);
+    EXPECT_EQ(ours.collinear.values, cpu.collinear.values);
+    ASSERT_EQ(ours.planes.size(), cpu.planes.size());
+    // q and k depend on 400 roundings of numbers up to about 4 on either side, and the scores are their products: to
+    // within 2 sqrt(400) eps of the mean product of this many pairs.
+    for (size_t j = 0; j < cpu.planes.size(); ++j)
+      EXPECT_NEAR(ours.planes[j].weighted_cos, cpu.planes[j].weighted_cos,
+                  1e-5 * static_cast<double>(cpu.pairs) + 1e-5 * std::abs(cpu.planes[j].weighted_cos))
+          << j;
+  }
 }
 
 // Recomputes entropy and sinks from the decoder's traces by plain loops.

@@ -11,6 +11,7 @@
 #include "coca/formats/model_folder.h"
 #include "coca/io/json_file.h"
 #include "coca/io/safetensors.h"
+#include "support/first_gpu.h"
 #include "support/paths.h"
 #include "support/targets.h"
 
@@ -48,6 +49,14 @@ TEST(Golden, HoldsOnEverySimdTarget) {
   test::for_each_target([&] {
     for (const CaseCheck& c : verify_folder(dir, {})) EXPECT_EQ(c.verdict, Verdict::kPass) << c.file;
   });
+}
+
+// Also the hidden states, the gradients and the tokens chosen from a cache.
+TEST(Golden, HoldsOnADevice) {
+  const fs::path dir = test::golden_dir() / "llama_coca_gqa";
+  COCA_SKIP_WITHOUT(dir);
+  const test::OnTheGpu there;
+  for (const CaseCheck& c : verify_folder(dir, {})) EXPECT_EQ(c.verdict, Verdict::kPass) << c.file;
 }
 
 // Changing one weight must make the check fail for the tensors that depend on it.
