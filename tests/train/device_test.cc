@@ -62,6 +62,12 @@ std::vector<double> losses(const fs::path& out) {
   return all;
 }
 
+double first_norm(const fs::path& out) {
+  const auto rows = test::metrics_without_times(out);
+  const auto column = std::ranges::find(rows.at(0), "grad_norm") - rows.at(0).begin();
+  return std::stod(rows.at(1).at(static_cast<size_t>(column)));
+}
+
 std::vector<float> weights(const fs::path& folder) { return test::values_of(*formats::load_model(folder).params); }
 
 double distance(const std::vector<float>& a, const std::vector<float>& b) {
@@ -80,6 +86,9 @@ void expect_as_on_the_cpu(const fs::path& ours, const fs::path& cpu, const fs::p
   for (const double loss : theirs) change = std::max(change, std::abs(loss - theirs[0]));
   EXPECT_NEAR(mine[0], theirs[0], 1.4e-4);
   for (size_t i = 0; i < mine.size(); ++i) EXPECT_NEAR(mine[i], theirs[i], 1.4e-4 + 0.05 * change) << "step " << i + 1;
+  // Gradients that differ by 1e-4 of the largest, which is at most 20 times their root mean square.
+  const double norm = first_norm(cpu);
+  EXPECT_NEAR(first_norm(ours), norm, 2e-3 * norm);
   const std::vector<float> end = weights(cpu / "model");
   EXPECT_LE(distance(weights(ours / "model"), end), 0.05 * distance(end, weights(start)));
 }

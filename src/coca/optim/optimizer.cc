@@ -80,6 +80,7 @@ std::vector<AdamW::Piece> AdamW::pieces_in(const std::vector<Range>& ranges) con
 
 // Tile by tile and then over the tiles in their order in the vector: the same bits however the vector is divided.
 double AdamW::sum_of_squares(Context& cx, TensorRef owned) const {
+  if (memory()) return ops::sum_of_squares(cx, owned);  // one rank: larger tiles, so that few numbers are fetched
   const auto tiles_of = [](const Range& range) {
     return static_cast<size_t>((range.size() + Partition::kTile - 1) / Partition::kTile);
   };
