@@ -256,7 +256,7 @@ TEST(Convert, ElementTypes) {
   }
 }
 
-TEST(Convert, ValuesF16CannotHoldAreNamed) {
+TEST(Convert, ValuesATypeCannotHoldAreNamed) {
   const TempDir temp;
   const ModelSpec spec = test::tiny_llama(AttentionKind::kRope);
   test::TinyModel m(spec);
@@ -264,8 +264,14 @@ TEST(Convert, ValuesF16CannotHoldAreNamed) {
   fs::create_directories(temp.path() / "a");
   fs::create_directories(temp.path() / "b");
   save_model(temp.path() / "a", spec, m.params);
-  EXPECT_THAT([&] { convert_model(temp.path() / "a", temp.path() / "b", {.dtype = DType::kF16}); },
-              ThrowsMessage<Error>(HasSubstr(m.params.infos()[3].name + "\" holds 70000 at element 5")));
+  EXPECT_THAT(
+      [&] { convert_model(temp.path() / "a", temp.path() / "b", {.dtype = DType::kF16}); },
+      ThrowsMessage<Error>(HasSubstr(m.params.infos()[3].name +
+                                     "\" holds 70000 at element 5, which F16 cannot hold; expected at most 65504")));
+  m.params.at(m.params.infos()[3]).as<float>()[5] = -3.4e38f;  // rounds to infinity
+  save_model(temp.path() / "a", spec, m.params);
+  EXPECT_THAT([&] { convert_model(temp.path() / "a", temp.path() / "b", {.dtype = DType::kBF16}); },
+              ThrowsMessage<Error>(HasSubstr("at element 5, which BF16 cannot hold")));
 }
 
 // Meta's layout, made from ours by inverting what the reader does: pairs next to each other, other names, split for

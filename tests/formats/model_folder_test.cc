@@ -96,6 +96,20 @@ TEST(ModelFolder, AnFp32FileIsRoundedOnLoading) {
     EXPECT_TRUE(widened(loaded.params->at(info)) == widened(rounded.at(info))) << info.name;
 }
 
+TEST(ModelFolder, ValuesBf16CannotHoldAreNamed) {
+  const test::TempDir dir;
+  TinyModel m(test::tiny_llama(AttentionKind::kRope));
+  const ParamInfo& matrix = m.params.infos().front();
+  ASSERT_EQ(matrix.shape.rank, 2);
+  m.params.at(matrix).as<float>()[5] = 3.4e38f;
+  save_model(dir.path(), m.spec, m.params);
+  EXPECT_NO_THROW(load_model(dir.path()));
+  EXPECT_THAT(
+      [&] { load_model(dir.path(), Precision::kBF16); },
+      testing::ThrowsMessage<Error>(testing::HasSubstr(
+          matrix.name + "\" holds 3.4e+38 at element 5; expected at most 3.38953e38, as --precision bf16 needs")));
+}
+
 TEST(ModelFolder, ClexNetworkIsReadBack) {
   const test::TempDir dir;
   const TinyModel m = test::clex_model(test::clex_spec(test::tiny_llama(AttentionKind::kCocaSlack)));

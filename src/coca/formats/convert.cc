@@ -208,16 +208,16 @@ Tensor store_as(DType type, const std::vector<float>& values, const model::Param
   const auto n = values.size();
   if (type == DType::kF32) {
     std::copy_n(values.data(), n, out.values<float>().data());
-  } else if (type == DType::kBF16) {
-    std::transform(values.begin(), values.end(), out.values<BF16>().data(), [](float x) { return BF16(x); });
-  } else {
-    auto* bits = static_cast<uint16_t*>(out.ref().data);
-    for (size_t i = 0; i < n; ++i) {
-      bits[i] = f32_to_f16(values[i]);
-      COCA_CHECK_AS(kNumeric, std::isfinite(f16_to_f32(bits[i])),
-                    "tensor \"{}\" holds {} at element {}, which F16 cannot hold; expected at most 65504", info.name,
-                    without_nan_sign(values[i]), i);
-    }
+    return out;
+  }
+  const bool half = type == DType::kF16;
+  auto* bits = static_cast<uint16_t*>(out.ref().data);
+  for (size_t i = 0; i < n; ++i) {
+    const BF16 rounded(values[i]);
+    bits[i] = half ? f32_to_f16(values[i]) : rounded.bits;
+    COCA_CHECK_AS(kNumeric, std::isfinite(half ? f16_to_f32(bits[i]) : static_cast<float>(rounded)),
+                  "tensor \"{}\" holds {} at element {}, which {} cannot hold; expected at most {}", info.name,
+                  without_nan_sign(values[i]), i, dtype_name(type), half ? "65504" : "3.38953e38");
   }
   return out;
 }

@@ -33,6 +33,9 @@ bool is_buffer(std::string_view name) {
          name.ends_with(".attention.masked_bias");
 }
 
+// As a store of that type holds it.
+float stored_value(float value, DType type) { return type == DType::kBF16 ? static_cast<float>(BF16(value)) : value; }
+
 // From element `first` of `out` (f32 or bf16) on.
 void store(std::span<const float> values, MutTensorRef out, int64_t first) {
   if (out.dtype == DType::kBF16)
@@ -41,7 +44,7 @@ void store(std::span<const float> values, MutTensorRef out, int64_t first) {
     std::ranges::copy(values, out.as<float>() + first);
 }
 
-// Fills `out` (f32 or bf16). Returns the first element that is not finite, if any.
+// Fills `out` (f32 or bf16). Returns the first element that is not finite in it, if any.
 std::optional<int64_t> load_values(const io::StoredTensor& tensor, MutTensorRef out) {
   constexpr int64_t kBlock = 4096;
   const int64_t n = out.numel();
@@ -52,8 +55,7 @@ std::optional<int64_t> load_values(const io::StoredTensor& tensor, MutTensorRef 
     const auto count = static_cast<size_t>(end - begin);
     io::read_values(tensor, begin, {values, count});
     for (int64_t i = begin; i < end; ++i) {
-      const float value = values[i - begin];
-      if (std::isfinite(value)) continue;
+      if (std::isfinite(stored_value(values[i - begin], out.dtype))) continue;
       for (int64_t seen = first_bad; i < seen && !first_bad.compare_exchange_weak(seen, i);) {
       }
       return;
@@ -212,7 +214,7 @@ namespace {
 std::optional<int64_t> load_t(const model::ModelSpec& stored, const io::StoredTensor& tensor, MutTensorRef out) {
   std::vector<float> values = io::to_f32(tensor);
   for (size_t i = 0; i < values.size(); ++i)
-    if (!std::isfinite(values[i])) return static_cast<int64_t>(i);
+    if (!std::isfinite(stored_value(values[i], out.dtype))) return static_cast<int64_t>(i);
   const model::ModelSpec other =
       model::with_t_width(stored, stored.t_width == model::TWidth::kFull ? model::TWidth::kHalf : model::TWidth::kFull);
   values = model::change_t_width(stored, other, std::move(values), out.rank() == 2 ? out.size(1) : 1);
@@ -231,8 +233,9 @@ void load_checked(const WeightFiles& stored, const model::ModelSpec& spec, model
             as_stored ? load_values(*tensor, store.at(info)) : load_t(spec, *tensor, store.at(info))) {
       float value = 0;
       io::read_values(*tensor, *bad, {&value, 1});
-      fail(ErrorKind::kBadFile, "{}: tensor \"{}\" holds {} at element {}; expected finite values",
-           file->path().string(), info.name, without_nan_sign(value), *bad);
+      fail(ErrorKind::kBadFile, "{}: tensor \"{}\" holds {} at element {}; expected {}", file->path().string(),
+           info.name, without_nan_sign(value), *bad,
+           std::isfinite(value) ? "at most 3.38953e38, as --precision bf16 needs" : "finite values");
     }
     file->release(*tensor);
   }
