@@ -245,6 +245,7 @@ TEST(Sampling, NewOptionsAreChecked) {
   EXPECT_THAT([] { check_sampling({.min_p = 1.5}); }, message("min-p 1.5"));
   EXPECT_THAT([] { check_sampling({.min_p = -0.1}); }, message("min-p -0.1"));
   EXPECT_THAT([] { check_sampling({.repetition_penalty = 0}); }, message("repetition-penalty 0"));
+  EXPECT_THAT([] { check_sampling({.repetition_penalty = 1e-320}); }, message("must be 1e-6 to 1e6"));
 }
 
 }  // namespace

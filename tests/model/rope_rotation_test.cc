@@ -104,7 +104,14 @@ TEST(RopeRotation, ImpossibleNumbersAreNamed) {
   const auto error = [](RopeScaling r, const char* text) {
     EXPECT_THAT([&] { validate(r, 4); }, ThrowsMessage<Error>(HasSubstr(text)));
   };
-  error({.type = Scaling::kNtk, .factor = 0.5}, "factor 0.5 must be at least 1");
+  error({.type = Scaling::kNtk, .factor = 0.5}, "ntk has factor 0.5; expected 1 to 1e6");
+  error({.type = Scaling::kDynamic, .factor = 1e308}, "dynamic has factor 1e+308");
+  error({.type = Scaling::kYarn, .factor = 2, .beta_fast = 1e308}, "yarn has beta_fast 1e+308; expected 1e-06 to 1e6");
+  error({.type = Scaling::kYarn, .factor = 2, .beta_slow = 1e-320}, "yarn has beta_slow");
+  error({.type = Scaling::kLlama3, .factor = 2, .high_freq_factor = 1e308}, "llama3 has high_freq_factor 1e+308");
+  error({.type = Scaling::kYarn, .factor = 2, .mscale = -1}, "yarn has mscale -1; expected 0 to 1e6");
+  error({.type = Scaling::kLongRope, .factor = 2, .short_factor = {1, 1, 1, 1e-320}, .long_factor = {1, 1, 1, 1}},
+        "in short_factor; expected positive numbers");
   error({.type = Scaling::kYarn, .factor = 2, .beta_fast = 1, .beta_slow = 2},
         "0 < beta_slow < beta_fast, found 2 and 1");
   error({.type = Scaling::kLongRope, .factor = 2, .short_factor = {1, 1, 1, 1}, .long_factor = {1, 1}},

@@ -62,6 +62,15 @@ TEST(GenerationConfig, NamesUnsupportedSettings) {
   EXPECT_THAT(read(R"({"x": "0123456789012345678901234567890123456789"})").lacking, ElementsAre(HasSubstr("...)")));
 }
 
+TEST(GenerationConfig, IdsAreOfTheVocabulary) {
+  const auto check = [](const char* json) { check_ids(read(json).ids, 272, "here"); };
+  EXPECT_NO_THROW(check(R"({"bos_token_id": 0, "eos_token_id": [1, 271]})"));
+  EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { check(R"({"eos_token_id": [1, 99999]})"); }),
+              HasSubstr("here: eos_token_id 99999 is outside the vocabulary of 272"));
+  EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { check(R"({"bos_token_id": 272})"); }),
+              HasSubstr("here: bos_token_id 272 is outside"));
+}
+
 TEST(GenerationConfig, LengthsAreThoseOfTransformers) {
   EXPECT_EQ(new_tokens_after(10, read("{}"), "here"), std::nullopt);
   EXPECT_EQ(new_tokens_after(10, read(R"({"max_length": 12})"), "here"), 2) << "the prompt counts";
@@ -73,11 +82,13 @@ TEST(GenerationConfig, LengthsAreThoseOfTransformers) {
 
 TEST(GenerationConfig, RefusesInvalidValues) {
   EXPECT_THAT(refusal(R"({"temperature": "warm"})"), HasSubstr("here: temperature: \"warm\"; expected a number"));
-  EXPECT_THAT(refusal(R"({"temperature": -1})"), HasSubstr("here: temperature: -1; expected a number of at least 0"));
+  EXPECT_THAT(refusal(R"({"temperature": -1})"), HasSubstr("here: temperature: -1; expected a number from 0 to 1e6"));
+  EXPECT_THAT(refusal(R"({"temperature": 1e308})"), HasSubstr("here: temperature: 1e+308; expected a number from 0"));
+  EXPECT_THAT(refusal(R"({"repetition_penalty": 1e-320})"), HasSubstr("; expected a number from 1e-6 to 1e6"));
   EXPECT_THAT(refusal(R"({"top_p": 0})"), HasSubstr("here: top_p: 0; expected a number above 0 and at most 1"));
   EXPECT_THAT(refusal(R"({"min_p": 1.5})"), HasSubstr("here: min_p: 1.5; expected a number from 0 to 1"));
   EXPECT_THAT(refusal(R"({"repetition_penalty": 0})"),
-              HasSubstr("here: repetition_penalty: 0; expected a number above 0"));
+              HasSubstr("here: repetition_penalty: 0; expected a number from 1e-6 to 1e6"));
   EXPECT_THAT(refusal(R"({"top_k": -1})"), HasSubstr("here: top_k: -1; expected an integer of at least 0"));
   EXPECT_THAT(refusal(R"({"max_length": 0})"), HasSubstr("here: max_length: 0; expected an integer of at least 1"));
   EXPECT_THAT(refusal(R"({"max_new_tokens": -3})"),

@@ -69,6 +69,9 @@ TEST(TrainConfig, BadValuesAreNamed) {
   bad([](auto& c) { c.passkey_share = 1.5; }, "passkey_share is 1.5");
   bad([](auto& c) { c.passkey_first_steps = -1; }, "passkey_first_steps is -1");
   bad([](auto& c) { c.rotary_pct = 0; }, "rotary_pct is 0");
+  bad([](auto& c) { c.rotary_pct = 1e-320; },
+      "which rotates 0 of the 32 dims of a head; expected at least 2, and an even");
+  bad([](auto& c) { c.init_std = 1e39; }, "init_std is 1e+39; expected at most 1000000");
   bad([](auto& c) { c.init_std = -0.1; }, "init_std is -0.1");
   bad([](auto& c) { c.validation_windows = -1; }, "validation_windows is -1");
   bad([](auto& c) { c.keep_checkpoints = 0; }, "keep_checkpoints is 0");
@@ -171,7 +174,8 @@ TEST(TrainConfig, SpecsFollowTheArchitecture) {
   c.init_std = 0.02;
   EXPECT_EQ(make_spec(c, 272, std::nullopt, std::nullopt).init_std, 0.02);
   c.rotary_pct = 0.05;  // one dim of 24: not an even number
-  expect_error([&] { make_spec(c, 272, std::nullopt, std::nullopt); }, ErrorKind::kInvalidArgument, "rotary dims 1");
+  expect_error([&] { make_spec(c, 272, std::nullopt, std::nullopt); }, ErrorKind::kInvalidArgument,
+               "rotary_pct is 0.05, which rotates 1 of the 24 dims");
 }
 
 }  // namespace

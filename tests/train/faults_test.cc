@@ -334,8 +334,7 @@ TEST(NonFinite, ARunWithoutOneGoodStepWritesNoModel) {
     change(c);
     return c;
   };
-  const test::TempDir a, b, d;
-  expect_no_model(with(a.path(), [](TrainConfig& c) { c.init_std = 1e39; }), "step 0 of 3: parameter", {});
+  const test::TempDir b, d;
   expect_no_model(with(b.path(), [](TrainConfig& c) { c.learning_rate = 1e39; }), "step 1 of 3: parameter", {});
   expect_no_model(with(d.path(), [](TrainConfig& c) { c.weight_decay = 1e39; }), "step 1 of 3: parameter", {});
 }

@@ -48,11 +48,14 @@ void read_attention(const ConfigFields& f, model::ModelSpec& s) {
 // architecture has for the base and the share that rotates come first in v4.
 struct RopeFields {
   double theta = 10000.0, share = 1.0;
+  const char* share_name = "rotary_pct";
   model::RopeScaling scaling;
 };
 
 RopeFields read_rope(const ConfigFields& f, const char* theta_name, double share, int64_t max_position) {
-  RopeFields rope{.theta = f.number(theta_name, f.number("rope_theta", 10000.0)), .share = share, .scaling = {}};
+  RopeFields rope{.theta = f.number_like("rope_theta", theta_name, f.number_like("rope_theta", "rope_theta", 10000.0)),
+                  .share = share,
+                  .scaling = {}};
   const char* share_name = f.has("rotary_pct") ? "rotary_pct" : nullptr;
   const auto read_share = [&](const ConfigFields& fields, const char* where) {
     if (!fields.has("partial_rotary_factor")) return;
@@ -76,35 +79,39 @@ RopeFields read_rope(const ConfigFields& f, const char* theta_name, double share
   if (v4 || v5) {
     const ConfigFields nested(f.raw(v4 ? "rope_scaling" : "rope_parameters"), f.origin(),
                               v4 ? "rope_scaling." : "rope_parameters.");
-    rope.theta = nested.number("rope_theta", rope.theta);
+    rope.theta = nested.number_like("rope_theta", "rope_theta", rope.theta);
     read_share(nested, v4 ? "rope_scaling.partial_rotary_factor" : "rope_parameters.partial_rotary_factor");
   }
   if (v5) scaling("rope_parameters");
   COCA_CHECK_AS(kBadFile, rope.share >= 0 && rope.share <= 1,
                 "{}: the share of the head that rotates (rotary_pct, partial_rotary_factor) is {}; expected 0 to 1",
                 f.origin(), rope.share);
+  if (share_name) rope.share_name = share_name;
   return rope;
 }
 
-void apply_rope(const RopeFields& rope, model::ModelSpec& s) {
+void apply_rope(const ConfigFields& f, const RopeFields& rope, model::ModelSpec& s) {
   s.rope_theta = rope.theta;
   s.rope_scaling = rope.scaling;
   s.R = static_cast<int64_t>(static_cast<double>(s.D) * rope.share + 1e-6);  // 6/34 * 34 must be 6
+  const bool rotates = model::transforms_keys(s.attention);
+  COCA_CHECK_AS(kBadFile, s.D % 2 != 0 || (s.R % 2 == 0 && (s.R >= 2 || !rotates)),
+                "{}: field \"{}\" is {}, which rotates {} of the {} dims of a head; expected {}an even number",
+                f.origin(), rope.share_name, rope.share, s.R, s.D, rotates ? "at least 2, and " : "");
 }
 
 void read_common(const ConfigFields& f, model::ModelSpec& s) {
   COCA_CHECK_AS(kBadFile, !f.boolean("is_encoder_decoder", false), "{}: is_encoder_decoder is true; expected a decoder",
                 f.origin());
-  s.V = f.integer("vocab_size");
-  s.C = f.integer("hidden_size");
+  s.V = f.count("vocab_size");
+  s.C = f.count("hidden_size");
   s.L = f.integer("num_hidden_layers");
-  s.H = f.integer("num_attention_heads");
-  s.F = f.integer("intermediate_size");
-  COCA_CHECK_AS(kBadFile, s.H >= 1, "{}: num_attention_heads is {}; expected at least 1", f.origin(), s.H);
+  s.H = f.count("num_attention_heads");
+  s.F = f.count("intermediate_size");
   COCA_CHECK_AS(kBadFile, s.L >= 1 && s.L <= 10'000, "{}: num_hidden_layers is {}; expected 1 to 10000", f.origin(),
                 s.L);
   if (f.has("head_dim")) {
-    s.D = f.integer("head_dim");
+    s.D = f.count("head_dim");
   } else {
     COCA_CHECK_AS(kBadFile, s.C % s.H == 0, "{}: hidden_size {} is not a multiple of num_attention_heads {}",
                   f.origin(), s.C, s.H);
@@ -112,7 +119,7 @@ void read_common(const ConfigFields& f, model::ModelSpec& s) {
   }
   // Before a share of it becomes a whole number again.
   COCA_CHECK_AS(kBadFile, s.D <= (1 << 24), "{}: a head dim of {}; expected at most {}", f.origin(), s.D, 1 << 24);
-  s.init_std = f.number("initializer_range", 0.02);
+  s.init_std = f.number_like("init_std", "initializer_range", 0.02);
   s.bos_id = f.optional_id("bos_token_id");
   s.eos_ids = f.ids("eos_token_id");
   s.embeddings = f.boolean("tie_word_embeddings", false) ? model::Embeddings::kTied : model::Embeddings::kUntied;
@@ -136,9 +143,9 @@ model::ModelSpec read_gpt_neox(const ConfigFields& f) {
   s.mlp_bias = model::Bias::kYes;
   read_common(f, s);
   s.G = s.H;
-  s.max_position = f.integer("max_position_embeddings", 2048);
-  apply_rope(read_rope(f, "rotary_emb_base", f.number("rotary_pct", 0.25), s.max_position), s);
-  s.norm_eps = f.number("layer_norm_eps", 1e-5);
+  s.max_position = f.count("max_position_embeddings", 2048);
+  apply_rope(f, read_rope(f, "rotary_emb_base", f.number("rotary_pct", 0.25), s.max_position), s);
+  s.norm_eps = f.number_like("norm_eps", "layer_norm_eps", 1e-5);
   s.residual =
       f.boolean("use_parallel_residual", true) ? model::ResidualKind::kParallel : model::ResidualKind::kSequential;
   s.mlp = gelu_from(f, f.text("hidden_act", "gelu"));
@@ -155,11 +162,11 @@ model::ModelSpec read_llama_family(const ConfigFields& f, model::Architecture ar
   s.residual = model::ResidualKind::kSequential;
   s.attention_bias = s.output_bias = s.mlp_bias = model::Bias::kNone;
   read_common(f, s);
-  s.max_position = f.integer("max_position_embeddings", default_max_position);
-  apply_rope(read_rope(f, "rope_theta", 1.0, s.max_position), s);
+  s.max_position = f.count("max_position_embeddings", default_max_position);
+  apply_rope(f, read_rope(f, "rope_theta", 1.0, s.max_position), s);
   COCA_CHECK_AS(kBadFile, s.R == s.D, "{}: partial_rotary_factor rotates {} of {}; {} models rotate all", f.origin(),
                 grouped(s.R), counted(s.D, "dim"), enum_name(architecture));
-  s.norm_eps = f.number("rms_norm_eps", 1e-6);
+  s.norm_eps = f.number_like("norm_eps", "rms_norm_eps", 1e-6);
   const std::string act = f.text("hidden_act", "silu");
   COCA_CHECK_AS(kBadFile, act == "silu" || act == "swish",
                 "{}: hidden_act \"{}\" is not supported for {}; expected silu", f.origin(), act,
@@ -170,7 +177,7 @@ model::ModelSpec read_llama_family(const ConfigFields& f, model::Architecture ar
 
 model::ModelSpec read_llama(const ConfigFields& f) {
   model::ModelSpec s = read_llama_family(f, model::Architecture::kLlama, 2048);
-  s.G = f.integer("num_key_value_heads", s.H);
+  s.G = f.count("num_key_value_heads", s.H);
   s.attention_bias = s.output_bias = f.boolean("attention_bias", false) ? model::Bias::kYes : model::Bias::kNone;
   s.mlp_bias = f.boolean("mlp_bias", false) ? model::Bias::kYes : model::Bias::kNone;
   return s;
@@ -179,7 +186,7 @@ model::ModelSpec read_llama(const ConfigFields& f) {
 // Hugging Face's default is 8 key/value heads and a window of 4096 where config.json says nothing (null: no window).
 model::ModelSpec read_mistral(const ConfigFields& f, const json& config) {
   model::ModelSpec s = read_llama_family(f, model::Architecture::kMistral, 4096 * 32);
-  s.G = f.integer("num_key_value_heads", 8);
+  s.G = f.count("num_key_value_heads", 8);
   if (f.has("sliding_window") || !config.contains("sliding_window"))
     s.layer_window.assign(static_cast<size_t>(s.L), f.integer("sliding_window", 4096));
   return s;
@@ -209,7 +216,7 @@ void read_qwen_windows(const ConfigFields& f, model::ModelSpec& s) {
 
 model::ModelSpec read_qwen2(const ConfigFields& f) {
   model::ModelSpec s = read_llama_family(f, model::Architecture::kQwen2, 32768);
-  s.G = f.integer("num_key_value_heads", 32);
+  s.G = f.count("num_key_value_heads", 32);
   s.attention_bias = model::Bias::kYes;
   read_qwen_windows(f, s);
   return s;
@@ -218,7 +225,7 @@ model::ModelSpec read_qwen2(const ConfigFields& f) {
 model::ModelSpec read_qwen3(const ConfigFields& f) {
   model::ModelSpec s = read_llama_family(f, model::Architecture::kQwen3, 32768);
   if (!f.has("head_dim")) s.D = s.R = 128;
-  s.G = f.integer("num_key_value_heads", 32);
+  s.G = f.count("num_key_value_heads", 32);
   s.attention_bias = s.output_bias = f.boolean("attention_bias", false) ? model::Bias::kYes : model::Bias::kNone;
   s.head_norm = model::HeadNorm::kRms;
   read_qwen_windows(f, s);

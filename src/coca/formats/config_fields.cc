@@ -8,6 +8,7 @@
 
 #include "coca/base/error.h"
 #include "coca/base/log.h"
+#include "coca/io/options.h"
 
 namespace coca::formats {
 
@@ -55,6 +56,22 @@ int64_t ConfigFields::integer(const char* key) const {
 }
 
 double ConfigFields::number(const char* key) const { return at(key, &json::is_number, "a number").get<double>(); }
+
+int64_t ConfigFields::count(const char* key) const {
+  const int64_t value = integer(key);
+  COCA_CHECK_AS(kBadFile, value >= 1, "{}: field \"{}{}\" is {}; expected at least 1", origin_, where_, key, value);
+  return value;
+}
+
+double ConfigFields::number_like(std::string_view option, const char* key, double otherwise) const {
+  if (!has(key)) return otherwise;
+  const double value = number(key);
+  const io::detail::OptionRange range = io::detail::option_range(option, false).value();
+  COCA_CHECK_AS(kBadFile, value >= range.least && value <= range.most,
+                "{}: field \"{}{}\" is {}; expected {:g} to {:g}", origin_, where_, key, raw(key).dump(), range.least,
+                range.most);
+  return value;
+}
 
 bool ConfigFields::boolean(const char* key, bool otherwise) const {
   return has(key) ? at(key, &json::is_boolean, "true or false").get<bool>() : otherwise;

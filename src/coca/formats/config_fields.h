@@ -25,6 +25,10 @@ class ConfigFields {
   int64_t integer(const char* key, int64_t otherwise) const { return has(key) ? integer(key) : otherwise; }
   double number(const char* key) const;
   double number(const char* key, double otherwise) const { return has(key) ? number(key) : otherwise; }
+  int64_t count(const char* key) const;  // an integer of at least 1
+  int64_t count(const char* key, int64_t otherwise) const { return has(key) ? count(key) : otherwise; }
+  // A number as the option of that name may be (io/options.h).
+  double number_like(std::string_view option, const char* key, double otherwise) const;
   bool boolean(const char* key, bool otherwise) const;
   std::string text(const char* key, std::string otherwise) const;
   std::vector<std::string> texts(const char* key) const;  // a list of strings; empty when absent

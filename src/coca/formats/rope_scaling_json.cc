@@ -51,7 +51,7 @@ void read_longrope(const ConfigFields& f, int64_t max_position, model::RopeScali
   s.long_factor = f.numbers("long_factor");
   s.attention_factor = optional_number(f, "attention_factor");
   const auto original = static_cast<double>(std::max<int64_t>(1, s.original_max_position));
-  s.factor = f.number("factor", std::max(1.0, static_cast<double>(max_position) / original));
+  s.factor = f.number_like("factor", "factor", std::max(1.0, static_cast<double>(max_position) / original));
 }
 
 // CLEX's own names; "factor" says nothing there.
@@ -93,9 +93,8 @@ model::RopeScaling rope_scaling_from_json(const json& value, std::string_view or
     read_longrope(f, lengths.max_position, s);
   } else {
     COCA_CHECK_AS(kBadFile, f.has("factor"), "{}: {} of type {} needs a factor", origin, name, enum_name(s.type));
-    s.factor = f.number("factor");
+    s.factor = f.number_like("factor", "factor", 1.0);
   }
-  COCA_CHECK_AS(kBadFile, s.factor >= 1.0, "{}: {} factor is {}; expected at least 1", origin, name, s.factor);
   if (s.type == model::Scaling::kYarn || s.type == model::Scaling::kYarnPaper) read_yarn(f, s);
   if (s.type == model::Scaling::kLlama3) {
     s.low_freq_factor = f.number("low_freq_factor");

@@ -15,8 +15,8 @@ void check_sampling(const SamplingOptions& o) {
   COCA_CHECK(o.top_k >= 0, "top-k {} must be at least 0 (0 keeps all)", o.top_k);
   COCA_CHECK(o.top_p > 0.0 && o.top_p <= 1.0, "top-p {} must be above 0 and at most 1", o.top_p);
   COCA_CHECK(o.min_p >= 0.0 && o.min_p <= 1.0, "min-p {} must be between 0 and 1", o.min_p);
-  COCA_CHECK(o.repetition_penalty > 0.0 && std::isfinite(o.repetition_penalty),
-             "repetition-penalty {} must be positive", o.repetition_penalty);
+  COCA_CHECK(o.repetition_penalty >= 1e-6 && o.repetition_penalty <= 1e6, "repetition-penalty {} must be 1e-6 to 1e6",
+             o.repetition_penalty);
 }
 
 void penalize_repetition(std::span<float> logits, std::span<const int32_t> seen, double penalty) {

@@ -52,9 +52,9 @@ std::optional<OptionRange> option_range(std::string_view name, bool whole) {
                                          {"adam_eps", {1e-30, 1}},
                                          {"norm_eps", {0, 1}},
                                          {"rope_theta", {1, 1e15}},
+                                         {"init_std", {0, 1e6}},
                                          {"epochs", {0, 1e6}},
                                          // too large ones end a run, as its numbers are no longer finite
-                                         {"init_std", {0, 1e39}},
                                          {"learning_rate", {0, 1e39}},
                                          {"min_learning_rate", {0, 1e39}},
                                          {"weight_decay", {0, 1e39}},
@@ -65,7 +65,7 @@ std::optional<OptionRange> option_range(std::string_view name, bool whole) {
                                          {"dynamic_factor", {1, 1e6}},
                                          {"rope_factor", {1, 1e6}},
                                          {"temperature", {0, 1e6}},
-                                         {"repetition_penalty", {0, 1e6}},
+                                         {"repetition_penalty", {1e-6, 1e6}},
                                          {"tolerance", {0, 1e6}},
                                          // of machines
                                          {"gbit", {1e-6, 1e9}},

@@ -62,10 +62,10 @@ void validate_sizes(const ModelSpec& s) {
 }  // namespace
 
 void validate(const ModelSpec& s) {
-  COCA_CHECK(
-      s.V >= 1 && s.C >= 1 && s.F >= 1 && s.L >= 1 && s.H >= 1 && s.G >= 1,
-      "model: vocabulary {}, width {}, mlp width {}, layers {}, heads {} and key/value heads {} must be positive", s.V,
-      s.C, s.F, s.L, s.H, s.G);
+  for (const auto& [name, size] :
+       {std::pair("vocabulary", s.V), std::pair("width", s.C), std::pair("mlp width", s.F), std::pair("layers", s.L),
+        std::pair("heads", s.H), std::pair("key/value heads", s.G)})
+    COCA_CHECK(size >= 1, "model: {} {}; expected at least 1", name, size);
   COCA_CHECK(s.V <= (int64_t{1} << 31) - 1, "model: vocabulary {} exceeds 31 bits", s.V);
   COCA_CHECK(s.H % s.G == 0, "model: {} are not a multiple of {} key/value heads", counted(s.H, "head"), s.G);
   COCA_CHECK(s.D >= 2 && s.D % 2 == 0, "model: the head dim {} must be even and positive", s.D);
@@ -87,9 +87,10 @@ void validate(const ModelSpec& s) {
   COCA_CHECK(s.max_position >= 1, "model: max_position_embeddings {} must be positive", s.max_position);
   COCA_CHECK(s.max_position <= kMostTokens, "model: max_position_embeddings {}; at most {}", s.max_position,
              kMostTokens);
-  COCA_CHECK(s.rope_theta > 0 && s.norm_eps >= 0 && s.init_std >= 0,
-             "model: rope theta {}, norm eps {} and init std {} must not be negative", s.rope_theta, s.norm_eps,
-             s.init_std);
+  // The limits of the options of these names (io/options.cc).
+  COCA_CHECK(s.rope_theta >= 1 && s.rope_theta <= 1e15, "model: rope theta {}; expected 1 to 1e15", s.rope_theta);
+  COCA_CHECK(s.norm_eps >= 0 && s.norm_eps <= 1, "model: norm eps {}; expected 0 to 1", s.norm_eps);
+  COCA_CHECK(s.init_std >= 0 && s.init_std <= 1e6, "model: init std {}; expected 0 to 1e6", s.init_std);
   COCA_CHECK(s.rope_scaling.type == Scaling::kNone || uses_rotary(s.attention),
              "model: rope scaling {} needs rotary positions; attention \"{}\" has none", enum_name(s.rope_scaling.type),
              enum_name(s.attention));

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/text/generation_config.h"
 
-#include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -144,12 +143,11 @@ GenerationConfig generation_config_from_json(const json& object, std::string_vie
   GenerationConfig c;
   c.ids = generation_ids(field);
   c.do_sample = field.flag("do_sample", false);
-  c.temperature =
-      f.number("temperature", "a number of at least 0", [](double x) { return x >= 0 && std::isfinite(x); });
+  c.temperature = f.number("temperature", "a number from 0 to 1e6", [](double x) { return x >= 0 && x <= 1e6; });
   c.top_p = f.number("top_p", "a number above 0 and at most 1", [](double x) { return x > 0 && x <= 1; });
   c.min_p = f.number("min_p", "a number from 0 to 1", [](double x) { return x >= 0 && x <= 1; });
   c.repetition_penalty =
-      f.number("repetition_penalty", "a number above 0", [](double x) { return x > 0 && std::isfinite(x); });
+      f.number("repetition_penalty", "a number from 1e-6 to 1e6", [](double x) { return x >= 1e-6 && x <= 1e6; });
   c.top_k = f.count("top_k", 0);
   c.max_new_tokens = f.count("max_new_tokens", 0);
   c.max_length = f.count("max_length", 1);
@@ -162,6 +160,15 @@ GenerationConfig generation_config_from_json(const json& object, std::string_vie
 GenerationConfig load_generation_config(const std::filesystem::path& dir) {
   const std::filesystem::path file = dir / "generation_config.json";
   return io::exists(file) ? generation_config_from_json(io::read_json(file), file.string()) : GenerationConfig{};
+}
+
+void check_ids(const GenerationIds& ids, int64_t vocabulary, std::string_view origin) {
+  const auto check = [&](const char* field, int32_t id) {
+    COCA_CHECK_AS(kBadFile, id >= 0 && id < vocabulary, "{}: {} {} is outside the vocabulary of {}", origin, field, id,
+                  vocabulary);
+  };
+  if (ids.bos) check("bos_token_id", *ids.bos);
+  for (const int32_t id : ids.eos) check("eos_token_id", id);
 }
 
 std::optional<int64_t> new_tokens_after(int64_t prompt, const GenerationConfig& c, std::string_view origin) {

@@ -36,6 +36,8 @@ GenerationIds generation_ids(const JsonField& config);
 GenerationConfig generation_config_from_json(const nlohmann::json&, std::string_view origin);
 // Of dir/generation_config.json; nothing is set when there is none.
 GenerationConfig load_generation_config(const std::filesystem::path& dir);
+// Error naming the first id that a model of that vocabulary does not have.
+void check_ids(const GenerationIds&, int64_t vocabulary, std::string_view origin);
 // The number of tokens it allows after a prompt of that length; nothing if it gives no limit. max_new_tokens overrides
 // max_length, as in transformers. Error if the prompt alone reaches max_length.
 std::optional<int64_t> new_tokens_after(int64_t prompt, const GenerationConfig&, std::string_view origin);

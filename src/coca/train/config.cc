@@ -52,6 +52,10 @@ model::ModelSpec make_spec(const TrainConfig& c, int64_t vocabulary, std::option
   s.G = c.kv_heads > 0 ? c.kv_heads : c.heads;
   s.D = c.width / c.heads;
   s.R = static_cast<int64_t>(static_cast<double>(s.D) * c.rotary_pct + 1e-6);
+  const bool rotates = model::transforms_keys(c.attention);
+  COCA_CHECK(s.D % 2 != 0 || (s.R % 2 == 0 && (s.R >= 2 || !rotates)),
+             "rotary_pct is {}, which rotates {} of the {} dims of a head; expected {}an even number", c.rotary_pct,
+             s.R, s.D, rotates ? "at least 2, and " : "");
   s.max_position = c.length;
   s.rope_theta = c.rope_theta;
   s.norm_eps = c.norm_eps;
