@@ -97,7 +97,12 @@ TEST(Tiktoken, MistakesAreNamed) {
   const std::string good = tiktoken_file(small_ranks());
   EXPECT_THAT(refused(good + "YQ== 262\n"), AllOf(HasSubstr("t.model"), HasSubstr("rank 262 after 260 tokens")));
   EXPECT_THAT(refused(good + "YQ== 260\n"), HasSubstr("ranks 97 and 260 are the same token"));
-  EXPECT_THAT(refused(good + "!! 260\n"), HasSubstr("rank 260 has 0 bytes"));
+  EXPECT_THAT(refused(good + "!! 260\n"), HasSubstr("t.model:261: the token \"!!\" is not base64"));
+  for (const char* line : {"YQ==", "YQ== ", " 260", "YQ== x", "YQ== 260 1", "YQ== -1", "YQ== 99999999999999999999"})
+    EXPECT_THAT(refused(good + line + "\r\n"),
+                HasSubstr(std::string("t.model:261: \"") + line + "\"; expected a token"));
+  EXPECT_THAT(refused(good + "\n" + std::string(99, 'a')),
+              HasSubstr("t.model:262: \"" + std::string(60, 'a') + "\"...; expected"));
   EXPECT_THAT(refused(good + base64(std::string(513, 'a')) + " 260\n"), HasSubstr("513 bytes"));
   EXPECT_THAT(refused("YQ== 0\n"), HasSubstr("byte 0 has no token"));
   std::string many = tiktoken_file(small_ranks());
@@ -151,7 +156,10 @@ TEST(Tekken, MistakesAreNamed) {
               HasSubstr("default_vocab_size: 2000"));
   EXPECT_THAT(refused([](json& f) { f["config"]["default_num_special_tokens"] = 1; }),
               HasSubstr("default_num_special_tokens: 1"));
-  EXPECT_THAT(refused([](json& f) { f["vocab"][3]["rank"] = 9; }), HasSubstr("rank 9 after 3 tokens"));
+  EXPECT_THAT(refused([](json& f) { f["vocab"][3]["rank"] = 9; }),
+              HasSubstr("tekken.json: vocab[3]: rank 9 after 3 tokens"));
+  EXPECT_THAT(refused([](json& f) { f["vocab"][3]["token_bytes"] = "?"; }),
+              HasSubstr("vocab[3]: the token \"?\" is not base64"));
   EXPECT_THAT(refused([](json& f) {
                 f["special_tokens"] = json::array({{{"rank", 99}, {"token_str", "x"}}});
               }),

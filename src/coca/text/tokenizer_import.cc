@@ -47,20 +47,29 @@ std::string decode_base64(std::string_view text) {
   return bytes;
 }
 
+// For an error: in quotes, on one line, and not too much of it.
+std::string quoted(std::string_view text) {
+  constexpr size_t kMost = 60;
+  return json(text.substr(0, kMost)).dump(-1, ' ', false, json::error_handler_t::replace) +
+         (text.size() > kMost ? "..." : "");
+}
+
 // Tokens of bytes by rank, as tiktoken has them: of all neighbours whose join is a token, the one of lowest rank is
 // joined.
 class Ranks {
  public:
   explicit Ranks(std::string origin) : origin_(std::move(origin)) {}
 
-  void add(std::string bytes, int64_t rank) {
-    COCA_CHECK_AS(kBadFile, rank == std::ssize(tokens_), "{}: rank {} after {}; expected ranks in order from 0",
-                  origin_, rank, counted(tokens_.size(), "token"));
-    COCA_CHECK_AS(kBadFile, !bytes.empty() && bytes.size() <= kMostBytes,
-                  "{}: the token of rank {} has {}; expected base64 of 1 to {}", origin_, rank,
-                  counted(bytes.size(), "byte"), kMostBytes);
+  // where: the token's place in the file, for errors.
+  void add(std::string_view base64, int64_t rank, const std::string& where) {
+    COCA_CHECK_AS(kBadFile, rank == std::ssize(tokens_), "{}: rank {} after {}; expected ranks in order from 0", where,
+                  rank, counted(tokens_.size(), "token"));
+    std::string bytes = decode_base64(base64);
+    COCA_CHECK_AS(kBadFile, !bytes.empty(), "{}: the token {} is not base64", where, quoted(base64));
+    COCA_CHECK_AS(kBadFile, bytes.size() <= kMostBytes, "{}: the token of rank {} has {}; expected at most {}", where,
+                  rank, counted(bytes.size(), "byte"), kMostBytes);
     const auto [at, fresh] = ranks_.emplace(std::move(bytes), static_cast<int32_t>(rank));
-    COCA_CHECK_AS(kBadFile, fresh, "{}: ranks {} and {} are the same token", origin_, at->second, rank);
+    COCA_CHECK_AS(kBadFile, fresh, "{}: ranks {} and {} are the same token", where, at->second, rank);
     tokens_.push_back(&at->first);
   }
   size_t size() const { return tokens_.size(); }
@@ -241,16 +250,20 @@ bool is_tiktoken(std::string_view content) {
 
 ImportedTokenizer import_tiktoken(std::string_view content, const std::string& origin) {
   Ranks ranks(origin);
-  for (size_t at = 0; at < content.size();) {
+  for (size_t at = 0, number = 1; at < content.size(); ++number) {
     const size_t end = std::min(content.find('\n', at), content.size());
     std::string_view line = content.substr(at, end - at);
     at = end + 1;
     if (line.ends_with('\r')) line.remove_suffix(1);
     if (line.empty()) continue;
+    const std::string where = fmt::format("{}:{}", origin, number);
     const size_t space = std::min(line.find(' '), line.size());
     int64_t rank = -1;
-    std::from_chars(line.data() + std::min(space + 1, line.size()), line.data() + line.size(), rank);
-    ranks.add(decode_base64(line.substr(0, space)), rank);
+    const char* const line_end = line.data() + line.size();
+    const auto [stop, error] = std::from_chars(line.data() + std::min(space + 1, line.size()), line_end, rank);
+    COCA_CHECK_AS(kBadFile, space > 0 && error == std::errc() && stop == line_end && rank >= 0,
+                  "{}: {}; expected a token in base64, a blank and its rank", where, quoted(line));
+    ranks.add(line.substr(0, space), rank, where);
     COCA_CHECK_AS(kBadFile, ranks.size() <= kLlama3Ranks,
                   "{}: a tiktoken vocabulary of more than the {} ranks of LLaMA 3; the pattern and special tokens of "
                   "other models are not in "
@@ -315,7 +328,7 @@ ImportedTokenizer import_tekken(std::string_view content, const std::string& ori
   Ranks ranks(origin);
   for (int64_t i = 0; i < whole.integer() - count.integer(); ++i) {
     const JsonField token = vocab.item(static_cast<size_t>(i));
-    ranks.add(decode_base64(token.at("token_bytes").string()), token.at("rank").integer());
+    ranks.add(token.at("token_bytes").string(), token.at("rank").integer(), fmt::format("{}: vocab[{}]", origin, i));
   }
   words["pre_tokenizer"] = split_words(config.at("pattern").string(), false);
   words["post_processor"] = {{"type", "Sequence"}, {"processors", {byte_level(true), leading_bos(special[1], 1)}}};
