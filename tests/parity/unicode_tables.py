@@ -90,6 +90,11 @@ def main():
           pairs(punctuation - isolated(pre_tokenizers.Punctuation()) - ascii_signs))
     table("kNotNormalized", "CodeRange", "What its normalization forms (Unicode 12) leave as it is.",
           pairs(strange_to_normalizers()))
+    accents = normalizers.StripAccents()
+    stripped = {c for c in POINTS if accents.normalize_str(chr(c)) == ""}
+    marks = {c for c in POINTS if unicodedata.category(chr(c))[0] == "M"}
+    table("kNotAccents", "CodeRange", "Marks that StripAccents (Unicode 9) keeps.", pairs(marks - stripped - later))
+    table("kAccentsToo", "CodeRange", "What it takes for marks beside them.", pairs(stripped - marks))
     lower = normalizers.Lowercase()
     table("kLowerToo", "LowerPair", "Letters of Unicode 15 to 17 that Lowercase changes.",
           [f"{{{c:#x}, {ord(lower.normalize_str(chr(c))):#x}}}" for c in POINTS

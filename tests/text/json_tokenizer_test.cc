@@ -216,6 +216,32 @@ TEST_F(SmallFile, MetaspaceAndDecoders) {
   EXPECT_EQ(load(file)->decode(Ids{0, 1}), "a b");
 }
 
+// As the package does, tried character by character.
+TEST_F(SmallFile, StripAccents) {
+  json file = small();
+  file["normalizer"] = {{"type", "StripAccents"}};
+  EXPECT_THAT(ids(file, "a\u0301b\u0903"), ElementsAre(3)) << "U+0301 and U+0903 are marks";
+  EXPECT_THAT(ids(file, "a\u1cf2b"), ElementsAre(3)) << "a letter since Unicode 12";
+  file["model"]["vocab"].update({{"\u00e9", 5}, {"\u0898", 6}});
+  EXPECT_THAT(ids(file, "\u00e9\u0898"), ElementsAre(5, 6)) << "é is one letter, and U+0898 a mark since Unicode 14";
+  file["model"]["vocab"].update({{"e", 7}});
+  file["normalizer"] = {{"type", "Sequence"}, {"normalizers", {{{"type", "NFD"}}, {{"type", "StripAccents"}}}}};
+  EXPECT_THAT(ids(file, "\u00e9"), ElementsAre(7));
+}
+
+// A token of blanks that takes those around it takes other matches with it.
+TEST_F(SmallFile, BlanksThatTakeTheirNeighbours) {
+  json file = small();
+  const auto blanks = [&](bool lstrip, bool rstrip) {
+    file["added_tokens"] = json::array({added(5, "  ", {{"special", false}, {"lstrip", lstrip}, {"rstrip", rstrip}})});
+    return ids(file, "a    b");
+  };
+  EXPECT_THAT(blanks(true, true), ElementsAre(0, 5, 1));
+  EXPECT_THAT(blanks(false, true), ElementsAre(0, 5, 5, 1));
+  EXPECT_THAT(blanks(true, false), ElementsAre(0, 5, 5, 1));
+  EXPECT_THAT(blanks(false, false), ElementsAre(0, 5, 5, 1));
+}
+
 TEST_F(SmallFile, HolesAreNamed) {
   json file = small();
   file["model"]["vocab"]["hole"] = 9;

@@ -105,6 +105,7 @@ bool TokenMatcher::accept(const AddedToken& token, std::string_view text, size_t
     if (first > 0 && is_word(last_character(text.substr(0, first)))) return false;
     if (last < text.size() && is_word(text.substr(last, read_utf8(text.data() + last).length))) return false;
   }
+  if (token.lstrip) first = std::max(first, begin);
   while (token.lstrip && first > begin) {
     const std::string_view before = last_character(text.substr(0, first));
     if (!is_space(read_utf8(before.data()).value)) break;

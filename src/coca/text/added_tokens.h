@@ -38,7 +38,7 @@ class TokenMatcher {
       if (found.token == nullptr) break;
       at = found.end;
       size_t first = found.begin, last = found.end;
-      if (!accept(*found.token, text, begin, special, first, last)) continue;
+      if (!accept(*found.token, text, begin, special, first, last) || first >= last) continue;
       if (begin < first) visit(text.substr(begin, first - begin), -1);
       visit(text.substr(first, last - first), found.token->id);
       begin = last;
@@ -61,7 +61,8 @@ class TokenMatcher {
   };
   Found find(std::string_view text, size_t from) const;
   const Node* step(const Node& node, char byte) const;
-  // Whether a match counts, and how far it extends over blanks. `begin`: where the part before it begins.
+  // Whether a match counts, and how far it extends over blanks. `begin`: where the part before it begins. first >=
+  // last: the token before it took these blanks.
   static bool accept(const AddedToken& token, std::string_view text, size_t begin, SpecialTokens special, size_t& first,
                      size_t& last);
 

@@ -92,6 +92,9 @@ void Normalizer::add(const JsonField& field) {
   } else if (name == "Lowercase") {
     field.only({"type"});
     steps_.push_back({.kind = Kind::kLower});
+  } else if (name == "StripAccents") {
+    field.only({"type"});
+    steps_.push_back({.kind = Kind::kAccents});
   } else if (name == "Strip") {
     field.only({"type", "strip_left", "strip_right"});
     steps_.push_back(
@@ -102,7 +105,7 @@ void Normalizer::add(const JsonField& field) {
   } else if (name == "Replace") {
     add_replace(field);
   } else {
-    type.refuse("NFC, NFD, NFKC, NFKD, Lowercase, Strip, Replace, Prepend or Sequence");
+    type.refuse("NFC, NFD, NFKC, NFKD, Lowercase, StripAccents, Strip, Replace, Prepend or Sequence");
   }
 }
 
@@ -127,6 +130,12 @@ void Normalizer::run(const Step& step, size_t most, Normalized& out) {
   switch (step.kind) {
     case Kind::kForm: text = normalize(text, step.form); break;
     case Kind::kLower: text = to_lower(text); break;
+    case Kind::kAccents: {
+      std::string kept = strip_accents(text);
+      out.from_start &= text.empty() || (!kept.empty() && read_utf8(kept.data()).value == read_utf8(text.data()).value);
+      text = std::move(kept);
+      break;
+    }
     case Kind::kStrip: {
       const std::string_view left = strip(text, step.left, step.right);
       out.from_start &= left.data() == text.data();

@@ -16,7 +16,7 @@ namespace coca::text {
 class Normalizer {
  public:
   Normalizer() = default;                       // changes nothing
-  explicit Normalizer(const JsonField& field);  // null, or NFC NFD NFKC NFKD Lowercase Strip Replace Prepend Sequence
+  explicit Normalizer(const JsonField& field);  // null, or one of those in docs/tokenizers.md
 
   bool empty() const { return steps_.empty(); }
   struct Normalized {
@@ -28,7 +28,7 @@ class Normalizer {
   bool keeps_replacement_characters() const;
 
  private:
-  enum class Kind { kForm, kLower, kStrip, kReplace, kReplaceRegex, kPrepend };
+  enum class Kind { kForm, kLower, kAccents, kStrip, kReplace, kReplaceRegex, kPrepend };
   struct Step {
     Kind kind;
     NormalForm form = NormalForm::kNfc;

@@ -137,6 +137,18 @@ std::string normalize(std::string_view valid, NormalForm form) {
   return out;
 }
 
+std::string strip_accents(std::string_view valid) {
+  std::string out;
+  out.reserve(valid.size());
+  for (size_t i = 0; i < valid.size();) {
+    const CodePoint c = read_utf8(valid.data() + i);
+    const bool mark = major_category(c.value) == 'M' && !find_added(c.value) && !contains(kNotAccents, c.value);
+    if (!mark && !contains(kAccentsToo, c.value)) out.append(valid, i, c.length);
+    i += c.length;
+  }
+  return out;
+}
+
 std::string to_lower(std::string_view valid) {
   std::string out;
   out.reserve(valid.size());

@@ -45,7 +45,8 @@ bool is_punctuation(uint32_t c);  // what its Punctuation cuts out
 
 enum class NormalForm { kNfc, kNfd, kNfkc, kNfkd };
 std::string normalize(std::string_view valid, NormalForm form);
-std::string to_lower(std::string_view valid);  // character by character; no final sigma
+std::string strip_accents(std::string_view valid);  // combining marks; composed letters keep theirs
+std::string to_lower(std::string_view valid);       // character by character; no final sigma
 
 std::string to_upper(std::string_view valid);  // character by character; no letter becomes two
 
