@@ -284,6 +284,8 @@ int run(OptionFlags& flags, Options& options) {
       std::filesystem::path(c.out) / (train::trains_adapter(c) ? "adapter" : "model");
   check_apart("--out", result_folder, train::trains_adapter(c) ? "--adapter" : "--model",
               train::trains_adapter(c) ? c.adapter : c.model);
+  if (!options.resume) check_outside("--out", c.out, "--model", c.model);
+  if (!options.resume && !c.adapter.empty()) check_outside("--out", c.out, "--adapter", c.adapter);
   const auto tokenizer = text::load_tokenizer(c.tokenizer.empty() ? c.model : c.tokenizer);
   const train::Start start = options.resume ? train::Start::kResume : train::Start::kFresh;
   if (options.dry_run) return estimate(flags, c, model, *tokenizer, start);

@@ -178,6 +178,8 @@ TEST_F(Outputs, AFinetunedModelDoesNotReplaceTheOneItCameFrom) {
   const Args tune = {"finetune", "--model", at("run/model"), "--text", at("text.txt"), "--out", at("run"),
                      "--steps",  "1",       "--train",       "all"};
   expect_refused(tune, "would replace " + at("run/model"));
+  expect_refused(with(tune, {"--out", at("run/model/tuned")}), "lies in --model " + at("run/model"));
+  EXPECT_FALSE(fs::exists(at("run/model/tuned")));
   EXPECT_EQ(io::read_file(at("run/model/model.safetensors")), before);
 }
 

@@ -337,6 +337,12 @@ TEST_F(Study, RefusesInvalidOptions) {
   other.steps = 3;
   EXPECT_THAT([&] { run_study(other, load_corpus(other)); },
               testing::ThrowsMessage<Error>(testing::HasSubstr("holds a study with steps = 2")));
+  EXPECT_THAT([&] { train::check_folder(config.out, train::Start::kFresh); },
+              testing::ThrowsMessage<Error>(testing::HasSubstr("holds a study")));
+  StudyConfig over_run = config;
+  over_run.out = (fs::path(config.out) / "runs" / "rope-s0").string();
+  EXPECT_THAT([&] { run_study(over_run, load_corpus(over_run)); },
+              testing::ThrowsMessage<Error>(testing::HasSubstr("rope-s0 holds a training run")));
   nlohmann::json saved = io::read_json(fs::path(config.out) / "study.json");
   saved.erase("split");  // as written by a version without this option
   io::write_json(fs::path(config.out) / "study.json", saved);

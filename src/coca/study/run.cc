@@ -75,10 +75,16 @@ class Telling {
 
 fs::path config_file(const StudyConfig& c) { return fs::path(c.out) / "study.json"; }
 
-// A folder holds one study; going on with other options would mix two.
+// A folder holds one study, and nothing else; going on with other options would mix two.
 void check_folder(StudyConfig config) {
   const fs::path file = config_file(config);
-  if (!io::exists(file)) return;
+  if (!io::exists(file)) {
+    for (const char* of_run : {"checkpoints", "metrics.csv", "train_config.json", "finetune_config.json"})
+      COCA_CHECK(!io::exists(fs::path(config.out) / of_run),
+                 "{} holds a training run ({}), which a study would mix with its own; choose another --out", config.out,
+                 of_run);
+    return;
+  }
   const nlohmann::ordered_json now = io::options_to_json(config);
   StudyConfig unset;
   nlohmann::json before = io::options_to_json(unset);  // what a study from before an option has of it

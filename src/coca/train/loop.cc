@@ -77,6 +77,16 @@ void warn_of_warm_up(const std::vector<Stage>& stages) {
                   others == 0 ? "" : fmt::format("; the same holds for {}", counted(others, "other stage"))));
 }
 
+// AdamW moves each weight by about the learning rate in a step, whatever the gradient.
+void warn_of_great_steps(const std::vector<Stage>& stages) {
+  for (const Stage& stage : stages)
+    if (stage.schedule.peak > 1)
+      log_once(LogLevel::kWarning,
+               fmt::format("learning_rate is {:.3g}: each step moves every weight by about as much; usual are 1e-5 to "
+                           "1e-2",
+                           stage.schedule.peak));
+}
+
 // Of a run with one stage: what other options do to the learning rate of the next step.
 void warn_of_schedule(const LoopOptions& o, const fs::path& checkpoint) {
   const int64_t step = load_state(checkpoint).step;
@@ -121,6 +131,7 @@ void check_step(const fs::path& checkpoint, int64_t step, int64_t steps) {
 }  // namespace
 
 fs::path check_folder(const fs::path& out, Start start) {
+  COCA_CHECK(!io::exists(out / "study.json"), "{} holds a study (study.json); choose another folder", out.string());
   const auto held = latest_checkpoint(out);
   COCA_CHECK(start == Start::kResume || !held,
              "{} already holds a training run ({}); resume it, or choose another folder", out.string(),
@@ -139,6 +150,7 @@ fs::path check_start(const LoopOptions& o, const model::ModelSpec& spec, Start s
 
 void warn_of_start(const LoopOptions& o, const fs::path& checkpoint) {
   warn_of_warm_up(o.stages);
+  warn_of_great_steps(o.stages);
   if (checkpoint.empty()) return;
   warn_of_changes(checkpoint, o.checkpoints);
   warn_of_schedule(o, checkpoint);
