@@ -115,6 +115,10 @@ class Chat {
     if (!template_.is_plain()) {
       std::string text = template_.render(data::chat_messages(messages_, template_), options_);
       std::vector<int32_t> ids = m.tokenizer->encode(text, text::SpecialTokens::kParse);
+      COCA_CHECK(!ids.empty(),
+                 "{}: the chat template writes nothing for this conversation; choose another with "
+                 "--chat-template",
+                 template_.origin());
       return {std::move(text), std::move(ids)};
     }
     const std::vector<data::Segment> segments = data::plain_prompt(messages_);
@@ -245,10 +249,8 @@ std::string generation_config_of(const Options& o) {
 
 void name_lacking(const Options& o, const text::GenerationConfig& c) {
   if (c.lacking.empty()) return;
-  std::fprintf(stderr, "%s\n",
-               fmt::format("{}: coca generate does not have {}; the text is made without", generation_config_of(o),
-                           fmt::join(c.lacking, ", "))
-                   .c_str());
+  print_note(fmt::format("{}: coca generate does not have {}; the text is made without", generation_config_of(o),
+                         fmt::join(c.lacking, ", ")));
 }
 
 struct Answer {
@@ -267,6 +269,7 @@ class Generator {
     if (!o.stop.items.empty()) config_.stop_strings = o.stop.items;
     text::StopStrings(config_.stop_strings);  // reports mistakes before the model is loaded
     model_.emplace(load_with_flags(o));
+    text::check_ids(config_.ids, model_->model.spec.V, generation_config_of(o));
     spec_ = eval::with_scaling(model_->model.spec, model_->scaling);
     decoder_.emplace(spec_, model_->model.params->weights(), infer::BatchOptions{.cache = o.cache});
   }

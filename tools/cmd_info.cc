@@ -208,9 +208,10 @@ void memory_facts(const model::ModelSpec& s, int64_t length, Facts& f) {
 }
 
 // Reports a generation_config.json that cannot be read, unless the tokenizer's error has already named it.
-void generation_facts(const std::string& dir, Facts& f) {
+void generation_facts(const std::string& dir, int64_t vocabulary, Facts& f) {
   try {
-    text::load_generation_config(dir);
+    text::check_ids(text::load_generation_config(dir).ids, vocabulary,
+                    (std::filesystem::path(dir) / "generation_config.json").string());
   } catch (const Error& error) {
     if (std::ranges::find(f.damages, error.what()) == f.damages.end()) f.damages.emplace_back(error.what());
     f.text("generation defaults", "generation_config", fmt::format("not usable: {}", error.what()));
@@ -267,7 +268,7 @@ Facts model_facts(const std::string& dir, std::optional<int64_t> length) {
           scaling_text(s.rope_scaling));
   end_facts(s, f);
   tokenizer_facts(dir, s, f);
-  generation_facts(dir, f);
+  generation_facts(dir, s.V, f);
   cache_facts(s, f);
   memory_facts(s, length.value_or(s.max_position), f);
   file_facts(dir, s, f);

@@ -40,6 +40,7 @@ void log_to_stderr(coca::LogLevel level, std::string_view text) {
   if (level == coca::LogLevel::kInfo && !coca::tools::first_rank()) return;
   const char* prefix = level == coca::LogLevel::kWarning ? "warning: "
                        : level == coca::LogLevel::kError ? "error: "
+                       : level == coca::LogLevel::kInfo  ? "note: "
                                                          : "";
   using namespace coca::tools;
   const Style style = level == coca::LogLevel::kError ? Style::kError : Style::kWarning;

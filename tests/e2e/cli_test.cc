@@ -432,7 +432,7 @@ TEST_F(Cli, GenerationEndsAtAStopStringAndFollowsItsConfig) {
   EXPECT_EQ(with({"--temperature", "0.5"})["sampling"]["temperature"], 0.5);
   EXPECT_EQ(with({"--top-k", "5"})["sampling"]["temperature"], 0.9) << "asks for sampling";
   const Outcome named = coca(base);
-  EXPECT_NE(named.err.find("does not have num_beams (4)"), std::string::npos) << named.err;
+  EXPECT_THAT(named.err, testing::ContainsRegex("note: .*generation_config.json: .* does not have num_beams \\(4\\)"));
   EXPECT_EQ(named.err.find("no_repeat_ngram_size"), std::string::npos) << named.err;
   std::ofstream(at("run/model/generation_config.json")) << "{}";
   const auto chat = with({"--temperature", "0", "--chat", "--chat-template", "chatml", "--system", "Be brief."});
@@ -457,7 +457,14 @@ TEST_F(Cli, GenerationEndsAtAStopStringAndFollowsItsConfig) {
   std::ofstream(at("run/model/generation_config.json")) << nlohmann::json{{"stop_strings", {stop}}};
   EXPECT_EQ(with({})["text"], cut["text"]);
   EXPECT_EQ(with({"--stop", "never, seen"})["text"], text) << "a flag wins";
+  std::ofstream(at("run/model/generation_config.json")) << R"({"eos_token_id": [256, 99999]})";
+  expect_refused(base, 1, "generation_config.json: eos_token_id 99999 is outside the vocabulary of 2");
+  EXPECT_NE(coca({"info", at("run/model")}).code, 0);
+  std::ofstream(at("run/model/generation_config.json")) << "{}";
   expect_refused({"generate", "--model", at("run/model"), "--prompt", "x", "--chat"}, 2, "has no chat template");
+  expect_refused({"generate", "--model", at("run/model"), "--prompt", "x", "--chat", "--chat-template",
+                  put("none.jinja", "{% if false %}x{% endif %}")},
+                 2, "none.jinja: the chat template writes nothing for this conversation");
   expect_refused({"generate", "--model", at("run/model"), "--prompt", "x", "--system", "y"}, 2,
                  "--system: needs --chat");
   expect_refused({"generate", "--model", at("run/model"), "--prompt", "x", "--chat", "--chat-template", "odd"}, 2,

@@ -70,6 +70,7 @@ ChatTemplate::~ChatTemplate() = default;
 ChatTemplate::ChatTemplate(ChatTemplate&&) noexcept = default;
 ChatTemplate& ChatTemplate::operator=(ChatTemplate&&) noexcept = default;
 
+const std::string& ChatTemplate::origin() const { return parsed_->origin; }
 const std::string& ChatTemplate::source() const { return parsed_->source; }
 
 std::string ChatTemplate::source_with_tokens() const {

@@ -65,6 +65,7 @@ class ChatTemplate {
   RenderedChat render_with_answers(std::span<const ChatMessage> messages, const ChatOptions& options = {}) const;
 
   const std::string& source() const;
+  const std::string& origin() const;  // its name in errors
   // The source for a file that renders the same in every folder: it begins by setting the tokens it uses.
   std::string source_with_tokens() const;
   // Whether this is the named template "plain", whose text data::plain_chat() makes, with the ids of bos and eos.
