@@ -296,7 +296,7 @@ TEST(Config, MistakesAreNamed) {
       {llama(),
        {{"rope_scaling", {{"rope_type", "yarn"}, {"factor", 2}, {"attention_factor", 1e308}}}},
        "rope scaling yarn has attention_factor 1e+308; expected 1e-06 to 1e6"},
-      {neox(), {{"num_attention_heads", 0}}, "num_attention_heads is 0"},
+      {neox(), {{"num_attention_heads", 0}}, "\"num_attention_heads\" is 0; expected at least 1"},
       {neox(), {{"num_attention_heads", 5}}, "hidden_size 64 is not a multiple of num_attention_heads 5"},
       {neox(), {{"rotary_pct", 1.5}}, "rotates (rotary_pct, partial_rotary_factor) is 1.5"},
       {neox(), {{"hidden_act", "relu"}}, "hidden_act \"relu\""},

@@ -63,7 +63,7 @@ TEST(GenerationConfig, NamesUnsupportedSettings) {
 }
 
 TEST(GenerationConfig, IdsAreOfTheVocabulary) {
-  const auto check = [](const char* json) { check_ids(read(json).ids, 272, "here"); };
+  const auto check = [](const char* source) { check_ids(read(source).ids, 272, "here"); };
   EXPECT_NO_THROW(check(R"({"bos_token_id": 0, "eos_token_id": [1, 271]})"));
   EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { check(R"({"eos_token_id": [1, 99999]})"); }),
               HasSubstr("here: eos_token_id 99999 is outside the vocabulary of 272"));
