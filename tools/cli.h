@@ -15,6 +15,7 @@
 #include "coca/base/clock.h"
 #include "coca/base/count.h"
 #include "coca/base/enum_names.h"
+#include "coca/base/stop.h"
 #include "coca/io/json_file.h"
 #include "coca/io/options.h"
 #include "coca/report/progress.h"
@@ -264,6 +265,14 @@ CLI::App& add_group(CLI::App& parent, const char* name, const char* help, const 
 
 CLI::App& add_leaf(CLI::App& parent, const char* name, const char* help, const char* footer);
 void when_chosen(CLI::App& command, std::function<void()> callback);
+
+// Runs work that puts its result into place only when it is complete. A signal ends it early.
+template <typename Work>
+int all_or_nothing(const Work& work) {
+  int code = 0;
+  run_interruptible([] { return "stopped; nothing was written"; }, [&] { code = work(); });
+  return code;
+}
 
 // A command whose options are an `Options` struct. It calls run(options) or run(flags, options).
 template <class Options, class Run>

@@ -164,7 +164,7 @@ void print_report(const Options& o, const formats::ConvertReport& report, const 
                     o.source, o.out));
 }
 
-int run(const OptionFlags& flags, const Options& o) {
+int convert(const OptionFlags& flags, const Options& o) {
   flags.check_effect("--seed", o.t_init == formats::TInit::kRandom,
                      "only --t-init random draws numbers; add it, or leave the option out");
   COCA_CHECK(!o.source.empty(), "SOURCE: no model folder given");
@@ -195,6 +195,10 @@ int run(const OptionFlags& flags, const Options& o) {
   write_json_output(o.json, report_json(o, report, copied, changes));
   if (!is_stdout(o.json)) print_report(o, report, copied, changes);
   return 0;
+}
+
+int run(const OptionFlags& flags, const Options& o) {
+  return all_or_nothing([&] { return convert(flags, o); });
 }
 
 }  // namespace

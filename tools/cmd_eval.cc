@@ -115,13 +115,17 @@ void print_model_line(const std::string& dir, const LoadedModel& m) {
                           scaling_text(m.used_scaling), pattern, m.tokenizer->kind()));
 }
 
-void note_extrapolation(const LoadedModel& m, const std::vector<int64_t>& lengths) {
-  const int64_t longest = *std::max_element(lengths.begin(), lengths.end());
-  if (m.used_scaling.type == model::Scaling::kNone && !m.model.spec.pattern.far() &&
-      model::uses_rotary(m.model.spec.attention) && longest > m.model.spec.max_position)
-    print_prose(fmt::format(
-        "note: lengths above {} exceed the trained length, without position scaling (see --rope-scaling, --pattern)\n",
-        m.model.spec.max_position));
+std::string extrapolation_text(const LoadedModel& m, int64_t longest, const std::string& name) {
+  if (m.used_scaling.type != model::Scaling::kNone || m.model.spec.pattern.far() ||
+      !model::uses_rotary(m.model.spec.attention) || longest <= m.model.spec.max_position)
+    return "";
+  return fmt::format(
+      "note: lengths above {} exceed the trained length{}, without position scaling (see --rope-scaling, --pattern)\n",
+      m.model.spec.max_position, name.empty() ? "" : " of " + name);
+}
+
+void note_extrapolation(const LoadedModel& m, const std::vector<int64_t>& lengths, const std::string& name) {
+  print_prose(extrapolation_text(m, *std::max_element(lengths.begin(), lengths.end()), name));
 }
 
 std::string method_text(const LoadedModel& m) {

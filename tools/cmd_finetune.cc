@@ -219,13 +219,17 @@ int estimate(const OptionFlags& flags, const train::FinetuneConfig& c,
   const int64_t windows = setup.validation() ? std::min(c.validation_windows, setup.validation()->windows()) : 0;
   const int64_t validated = validations_left(done, steps, c.validation_interval) * windows * length;
   const double each = model::forward_flops_per_token(spec, length);
-  Work work{.parts = {{"training", Pass::kTraining, tokens, 3 * static_cast<double>(tokens) * each}},
-            .spec = spec,
-            .precision = c.precision,
-            .recompute = c.recompute,
-            .length = length,
-            .batch = loop.shape.batch,
-            .disk = training_disk(trained, c.keep_checkpoints)};
+  Work work{
+      .parts = {{"training", Pass::kTraining, tokens, 3 * static_cast<double>(tokens) * each}},
+      .spec = spec,
+      .precision = c.precision,
+      .recompute = c.recompute,
+      .length = length,
+      .batch = loop.shape.batch,
+      .disk = training_disk(trained, c.keep_checkpoints) +
+              train::cache_bytes(c.text, tokenizer, c.split, data::Split::kTrain) +
+              train::cache_bytes(c.text.empty() ? std::vector<std::string>{} : validation_text_of(c, Say::kNothing),
+                                 tokenizer, std::nullopt, data::Split::kValidation)};
   work.memory = training_memory(work, trained);
   if (validated > 0)
     work.parts.push_back({"validation", Pass::kForward, validated, static_cast<double>(validated) * each});

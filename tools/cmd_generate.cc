@@ -417,6 +417,8 @@ int run(const Options& o) {
   const Answer answer = generator.run(prompt.ids, 0, o.echo ? prompt.text : "");
   if (!o.json.empty()) write_result(o, generator.model(), prompt.ids, answer, generator.sampling());
   print_speed(prompt.ids, answer.result);
+  const auto reached = static_cast<int64_t>(prompt.ids.size() + answer.result.ids.size());
+  std::fputs(extrapolation_text(generator.model(), reached).c_str(), stderr);
   if (stop_requested()) fail(ErrorKind::kInterrupted, "stopped after {}", counted(answer.result.ids.size(), "token"));
   return 0;
 }

@@ -48,7 +48,7 @@ void check_describes_model(const nlohmann::json& config, const std::string& file
                 file, found, file);
 }
 
-int run(const Options& o) {
+int make(const Options& o) {
   COCA_CHECK(!o.model_config.empty(), "--model-config: no config.json given");
   COCA_CHECK(!o.out.empty(), "--out: no folder given");
   check_is_no_file("--out", o.out);
@@ -66,6 +66,10 @@ int run(const Options& o) {
   print_prose(fmt::format("{}: {}, {}\n", o.out, counted(model::parameter_count(spec), "random parameter"),
                           enum_name(o.precision)));
   return 0;
+}
+
+int run(const Options& o) {
+  return all_or_nothing([&] { return make(o); });
 }
 
 }  // namespace

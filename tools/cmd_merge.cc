@@ -27,7 +27,7 @@ struct Options {
   }
 };
 
-int run(const Options& o) {
+int merge(const Options& o) {
   COCA_CHECK(!o.model.empty(), "--model: no model folder given");
   COCA_CHECK(!o.adapter.empty(), "--adapter: no adapter folder given");
   COCA_CHECK(!o.out.empty(), "--out: no folder to write given");
@@ -56,6 +56,10 @@ int run(const Options& o) {
   print_prose(fmt::format("{}: {} with {} changed by {}\n", o.out, o.model,
                           counted(adapter->targets().size(), "matrix", "matrices"), o.adapter));
   return 0;
+}
+
+int run(const Options& o) {
+  return all_or_nothing([&] { return merge(o); });
 }
 
 }  // namespace

@@ -138,7 +138,7 @@ void for_each_line(const std::string& file, const Each& each) {
   }
 }
 
-int run_encode(const EncodeFlags& c) {
+int encode(const EncodeFlags& c) {
   const auto tokenizer = tokenizer_of(c.tokenizer);
   const auto ids_of = [&](std::string_view text) {
     return tokenizer->encode(text, c.special ? text::SpecialTokens::kParse : text::SpecialTokens::kAsText);
@@ -162,6 +162,10 @@ int run_encode(const EncodeFlags& c) {
   });
   print(out);
   return 0;
+}
+
+int run_encode(const EncodeFlags& c) {
+  return all_or_nothing([&] { return encode(c); });
 }
 
 int run_decode(const DecodeFlags& c) {

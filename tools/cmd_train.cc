@@ -56,7 +56,10 @@ int estimate(const train::TrainConfig& c, const text::Tokenizer& tokenizer, cons
             .recompute = c.recompute,
             .length = c.length,
             .batch = train::in_slices(c, ranks().size()).batch,
-            .disk = training_disk(parameters, c.keep_checkpoints)};
+            .disk = training_disk(parameters, c.keep_checkpoints) +
+                    train::cache_bytes(c.text, tokenizer, c.split, data::Split::kTrain) +
+                    train::cache_bytes(validation_text_of(c, Say::kNothing), tokenizer, std::nullopt,
+                                       data::Split::kValidation)};
   work.memory = training_memory(work, parameters);
   if (validated > 0)
     work.parts.push_back({"validation", Pass::kForward, validated, static_cast<double>(validated) * each});

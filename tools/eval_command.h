@@ -85,7 +85,9 @@ double print_eval_work(const ModelFlags&, const model::ModelSpec&, const std::ve
 nlohmann::ordered_json header_json(const std::string& dir, const LoadedModel&, nlohmann::ordered_json options);
 void print_model_line(const std::string& dir, const LoadedModel&);
 // Without scaling, rotary models break down beyond the trained length. That is not an error, so it is only a note.
-void note_extrapolation(const LoadedModel&, const std::vector<int64_t>& lengths);
+// name: of the model if there are several. The text is "" where there is nothing to note.
+std::string extrapolation_text(const LoadedModel&, int64_t longest, const std::string& name = "");
+void note_extrapolation(const LoadedModel&, const std::vector<int64_t>& lengths, const std::string& name = "");
 // "coca-slack", "rope (dynamic x4)", "rope (streaming-llm, window 252, 4 sinks)", for charts.
 std::string method_text(const LoadedModel&);
 std::string bos_text(std::optional<int32_t> bos, const char* with, const char* without);

@@ -1,13 +1,13 @@
 // coca eval ppl: perplexity by window length under a named protocol. docs/evaluation.md.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/base/count.h"
+#include "coca/base/log.h"
 #include "coca/eval/perplexity.h"
 
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <limits>
-#include <set>
 
 #include "coca/eval/perplexity_windows.h"
 #include "coca/model/windows.h"
@@ -264,7 +264,36 @@ report::Table documents_table(const ordered_json& documents) {
   return table;
 }
 
-std::string ppl_svg(const std::vector<Measured>& all, eval::Average average, const Measurement& measurement) {
+// What the results of several models can be compared by.
+enum class Comparable : uint8_t { kAll, kPerByte, kNothing };
+Comparable comparable(const std::vector<Measured>& all, const eval::Protocol& p) {
+  const auto same = [&](const Measured& one) {
+    return one.loaded.tokenizer->fingerprint() == all[0].loaded.tokenizer->fingerprint();
+  };
+  if (std::ranges::all_of(all, same)) return Comparable::kAll;
+  // Limits in tokens cut the text elsewhere for each tokenizer.
+  return p.max_tokens > 0 || p.min_tokens > 0 ? Comparable::kNothing : Comparable::kPerByte;
+}
+
+void print_comparison(const std::vector<Measured>& all, const eval::Protocol& p) {
+  const Comparable by = comparable(all, p);
+  if (by == Comparable::kPerByte)
+    print_prose("note: the models have different tokenizers: bits/byte and word ppl can be compared, ppl cannot\n");
+  if (by != Comparable::kNothing) return;
+  std::string words;
+  for (const Measured& one : all)
+    words += fmt::format("{}{}", words.empty() ? "" : ", ", grouped(one.results.front().words));
+  log_warning(
+      "the models have different tokenizers, and limits in tokens (--max-tokens, --min-tokens) give each its own part "
+      "of "
+      "the text: {} words; their results cannot be compared; choose text with --max-documents instead, and "
+      "--max-tokens 0",
+      words);
+}
+
+std::string ppl_svg(const std::vector<Measured>& all, const eval::Protocol& protocol, const Measurement& measurement) {
+  const eval::Average average = protocol.average;
+  const Comparable by = comparable(all, protocol);
   std::vector<report::Series> lines;
   const std::vector<std::string> names = short_names(all);
   double low = std::numeric_limits<double>::infinity(),
@@ -275,7 +304,7 @@ std::string ppl_svg(const std::vector<Measured>& all, eval::Average average, con
         lines.emplace_back(report::Series{.label = all.size() == 1 ? kind : names[lines.size()] + ": " + kind});
     for (const eval::PerplexityResult& r : one.results) {
       series.x.push_back(static_cast<double>(r.length));
-      series.y.push_back(r.value(average));
+      series.y.push_back(by == Comparable::kPerByte ? r.bits_per_byte.value_or(std::nan("")) : r.value(average));
       if (!std::isfinite(series.y.back())) continue;
       low = std::min(low, series.y.back());
       high = std::max(high, series.y.back());
@@ -285,17 +314,16 @@ std::string ppl_svg(const std::vector<Measured>& all, eval::Average average, con
   std::optional<report::Marker> marker;
   if (std::ranges::all_of(all, [&](const Measured& one) { return one.loaded.model.spec.max_position == trained; }))
     marker = report::Marker{static_cast<double>(trained), "trained length"};
-  return report::render_svg(report::Chart{.title = measurement.title("Perplexity by window length"),
+  const char* title = by == Comparable::kPerByte   ? "Bits per byte by window length"
+                      : by == Comparable::kNothing ? "Perplexity by window length (not comparable: different text)"
+                                                   : "Perplexity by window length";
+  return report::render_svg(report::Chart{.title = measurement.title(title),
                                           .x_label = "window (tokens)",
-                                          .y_label = "perplexity",
+                                          .y_label = by == Comparable::kPerByte ? "bits per byte" : "perplexity",
                                           .x_scale = report::Scale::kLog2,
                                           .y_scale = high > 10 * low ? report::Scale::kLog : report::Scale::kLinear,
                                           .series = std::move(lines),
                                           .vertical_line = marker});
-}
-
-std::string limit_text(const char* what, int64_t value) {
-  return value == 0 ? "" : fmt::format("; {} {}", what, grouped(value));
 }
 
 void print_documents(const Measured& one, const eval::Protocol& p) {
@@ -311,9 +339,10 @@ void print_documents(const Measured& one, const eval::Protocol& p) {
 void print_protocol(const PplFlags& flags, const eval::Protocol& p) {
   print_prose(fmt::format(
       "protocol: {} (stride {}, windows {}, scored {}, reach {}, tail {}, documents {}{}{}; average over {})\n",
-      flags.protocol, p.stride == 0 ? std::string("the window") : std::to_string(p.stride), enum_name(p.placement),
-      enum_name(p.scored), enum_name(p.reach), enum_name(p.tail), enum_name(p.join),
-      limit_text("at least", p.min_tokens), limit_text("at most", p.max_documents), enum_name(p.average)));
+      flags.protocol, p.stride == 0 ? "the window" : fmt::format("{} or the window", grouped(p.stride)),
+      enum_name(p.placement), enum_name(p.scored), enum_name(p.reach), enum_name(p.tail), enum_name(p.join),
+      p.min_tokens == 0 ? "" : fmt::format(", of at least {}", counted(p.min_tokens, "token")),
+      p.max_documents == 0 ? "" : fmt::format(", the first {}", grouped(p.max_documents)), enum_name(p.average)));
 }
 
 void print_bos(const Measured& one, const eval::Protocol& p) {
@@ -349,7 +378,8 @@ void print_notes(const std::vector<eval::PerplexityResult>& results, const eval:
     print_prose(fmt::format(
         "+-: one standard error over windows, as if these were independent{}\n",
         std::ranges::any_of(results, few)
-            ? fmt::format("; left out below {} windows, where a small one counts as a part of one", kLeastWindows)
+            ? fmt::format("; left out where there are fewer than {}, a short window counting as part of one",
+                          kLeastWindows)
             : ""));
   const auto unequal = std::ranges::find_if(
       results, [](const eval::PerplexityResult& r) { return 10 * r.fewest_scored < r.most_scored; });
@@ -372,16 +402,13 @@ void print_all(const PplFlags& flags, const eval::Protocol& protocol, const std:
   print("\n" + table_text(ppl_table(all, protocol.average)));
   print_prose(measurement.line());
   print_notes(all[0].results, protocol);
-  if (std::ranges::any_of(all, [&](const Measured& one) {
-        return one.loaded.tokenizer->fingerprint() != all[0].loaded.tokenizer->fingerprint();
-      }))
-    print_prose("note: the models have different tokenizers: bits/byte and word ppl can be compared, ppl cannot\n");
+  print_comparison(all, protocol);
   if (flags.by_document) print("\n" + table_text(documents_table(documents)));
-  std::set<int64_t> noted;
-  for (const Measured& one : all) {
+  const std::vector<std::string> names = short_names(all);
+  for (size_t i = 0; i < all.size(); ++i) {
     std::vector<int64_t> lengths;
-    for (const eval::PerplexityResult& r : one.results) lengths.push_back(r.length);
-    if (noted.insert(one.loaded.model.spec.max_position).second) note_extrapolation(one.loaded, lengths);
+    for (const eval::PerplexityResult& r : all[i].results) lengths.push_back(r.length);
+    note_extrapolation(all[i].loaded, lengths, all.size() == 1 ? "" : names[i]);
   }
 }
 
@@ -455,6 +482,9 @@ auto naming(const PplFlags& flags, const std::string& model, const Work& work) {
 // Checks all models before the first is run.
 std::vector<Candidate> candidates_of(const PplFlags& flags) {
   COCA_CHECK(!flags.models.items.empty(), "--model: no model folder given");
+  for (const std::string& model : flags.models.items)
+    COCA_CHECK(std::ranges::count(flags.models.items, model) == 1, "--model {}: is given twice; give each model once",
+               model);
   std::vector<Candidate> all;
   for (const std::string& model : flags.models.items)
     naming(flags, model, [&] {
@@ -581,14 +611,12 @@ int run_ppl(PplFlags& flags) {
   const ordered_json json = all_json(flags, protocol, all, measurement);
   return measurement.report([&] {
     print_all(flags, protocol, all, json["documents"], measurement);
-    write_each({[&] {
-                  write_outputs(flags.output, json, "results",
-                                [&] { return ppl_svg(all, protocol.average, measurement); });
-                },
-                [&] {
-                  if (!json["documents"].empty())
-                    write_outputs(OutputFlags{.json = "", .csv = flags.document_csv}, json, "documents");
-                }});
+    write_each(
+        {[&] { write_outputs(flags.output, json, "results", [&] { return ppl_svg(all, protocol, measurement); }); },
+         [&] {
+           if (!json["documents"].empty())
+             write_outputs(OutputFlags{.json = "", .csv = flags.document_csv}, json, "documents");
+         }});
   });
 }
 

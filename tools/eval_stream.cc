@@ -1,6 +1,7 @@
 // coca eval stream: perplexity of one endless text through the cache, measured as in StreamingLLM. docs/evaluation.md.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/base/count.h"
+#include "coca/base/log.h"
 #include "coca/eval/stream.h"
 
 #include <algorithm>
@@ -21,6 +22,7 @@ struct StreamFlags : ModelFlags {
   int64_t tokens = 1000000, chunk = 128, interval = 10000;
   eval::Bos bos = eval::Bos::kAuto;
   KvType cache = KvType::kF32;
+  bool dry_run = false;
   EvalOutputFlags output;
 
   template <class V>
@@ -33,6 +35,7 @@ struct StreamFlags : ModelFlags {
     v("interval", "tokens between rows of the results", interval, Least{1});
     v("bos", "whether every document begins with a bos token; auto: if config.json names one", bos);
     v("cache", "type of keys and values in the cache", cache);
+    v("dry_run", "estimate time and memory, and do nothing", dry_run);
     output.visit(v);
   }
 };
@@ -110,6 +113,28 @@ void print_stream(const StreamFlags& flags, const LoadedModel& m, const eval::St
     print_prose(fmt::format("note: the text ends before {}\n", counted(flags.tokens, "token")));
 }
 
+// A stream that forgets nothing does the work of one window with all tokens.
+Part part_of(const model::ModelSpec& spec, int64_t tokens, int64_t chunk) {
+  const model::AttentionPattern& pattern = spec.pattern;
+  const int64_t length =
+      std::max<int64_t>(1, pattern.forgets() ? std::min(tokens, 2 * (pattern.sinks + pattern.window + chunk)) : tokens);
+  return {.name = "stream",
+          .tokens = tokens,
+          .flops = static_cast<double>(tokens) * model::forward_flops_per_token(spec, length),
+          .length = std::min(length, chunk),
+          .units = tokens};
+}
+
+// Long streams are meant for patterns with a bounded cache.
+void warn_of_growth(const model::ModelSpec& spec, int64_t tokens) {
+  constexpr int64_t kTimes = 64;
+  if (!spec.pattern.forgets() && tokens > kTimes * spec.max_position)
+    log_warning(
+        "without --pattern nothing is forgotten: the time grows with the square of the {}, and memory with them; "
+        "--dry-run estimates both, --tokens takes fewer",
+        counted(tokens, "token"));
+}
+
 int run_stream(StreamFlags& flags) {
   check_outputs(flags.output);
   const LoadedModel m = load_with_flags(flags);
@@ -117,6 +142,11 @@ int run_stream(StreamFlags& flags) {
   int64_t total = 0;
   for (const auto& ids : documents.ids) total += static_cast<int64_t>(ids.size());
   const int64_t wanted = flags.tokens == 0 ? total : std::min(total, flags.tokens);
+  if (flags.dry_run) {
+    print_eval_work(flags, m.model.spec, {part_of(m.model.spec, wanted, flags.chunk)}, flags.chunk);
+    return end_dry_run();
+  }
+  warn_of_growth(m.model.spec, wanted);
   report::Progress progress = make_progress({.total = wanted, .unit = "tokens", .label = "stream"});
   // If nothing is forgotten, the cost of a token grows with the number of tokens before it, and a window of `tokens`
   // tokens does the same work.

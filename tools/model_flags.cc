@@ -88,7 +88,10 @@ LoadedModel load_with_flags(const ModelFlags& flags) { return load_with_flags(fl
 
 LoadedModel load_with_flags(const ModelFlags& flags, ModelShape shape) {
   const formats::LoadT t = shape.adapter ? formats::LoadT::kAsStored : formats::LoadT::kFolded;
-  LoadedModel out{.model = formats::load_model(*shape.folder, flags.precision, t),
+  model::Model model;
+  run_interruptible([&] { return fmt::format("stopped while loading {}", flags.model); },
+                    [&] { model = formats::load_model(*shape.folder, flags.precision, t); });
+  LoadedModel out{.model = std::move(model),
                   .adapter = flags.adapter,
                   .tokenizer = std::move(shape.tokenizer),
                   .scaling = shape.scaling,

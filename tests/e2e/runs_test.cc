@@ -180,6 +180,28 @@ TEST_F(Runs, AStopIsHeardWithinAStep) {
                                           HasSubstr("each step reads the 10,201 training tokens about")));
   EXPECT_EQ(coca({"train", "--out", at("endless"), "--resume", "--dry-run"}).code, 0);
 
+  // One window of these takes many seconds; so does each validation.
+  const std::string text = put("long.txt", cats_and_dogs(3000));
+  test::Program window(dir_.path(), with(tiny_train("window"), {"--text", text, "--batch", "1", "--length", "65536"}));
+  for (int i = 0; i < 6000 && !window.ended() && !fs::exists(at("window/metrics.csv")); ++i) usleep(10000);
+  usleep(300000);
+  window.terminate();
+  EXPECT_EQ(window.wait().code, 130);
+  EXPECT_TRUE(train::latest_sound_checkpoint(at("window")));
+  const Args validating = {
+      "--steps",  "4",  "--validation-text", text, "--validation-windows", "1000000000", "--validation-interval", "2",
+      "--length", "24", "--batch",           "1"};
+  test::Program validated(dir_.path(), with(tiny_train("validated"), validating));
+  const auto trained = [&] {
+    return fs::exists(at("validated/metrics.csv")) && train::latest_checkpoint(at("validated"));
+  };
+  (void)trained;
+  for (int i = 0; i < 100 && !validated.ended(); ++i) usleep(10000);
+  validated.terminate();
+  const Outcome cut = validated.wait();
+  EXPECT_TRUE(cut.code == 130 || cut.code == 0) << cut.err;
+  EXPECT_EQ(coca({"train", "--out", at("validated"), "--resume", "--validation-windows", "2"}).code, 0);
+
   // Wherever the signal comes, the resumed run has the bits of one that was never stopped.
   for (int i = 0; i < 3; ++i) {
     const std::string name = fmt::format("cut{}", i);
@@ -222,10 +244,10 @@ TEST_F(Runs, SignalsWithinASecondAreOneRequest) {
 }
 
 TEST_F(Runs, ALaterSignalEndsTheProgramAtOnce) {
-  // One window of these takes many seconds, and a request to stop is heard after it.
-  put("text.txt", cats_and_dogs(2000));
-  test::Program program(dir_.path(), tiny_train("run", {"--steps", "2", "--batch", "1", "--length", "65536"}));
-  for (int i = 0; i < 6000 && !program.ended() && !fs::exists(at("run/metrics.csv")); ++i) usleep(10000);
+  // The sentencepiece library reads such a line for many seconds, and hears no request to stop meanwhile.
+  const std::string line = put("line.txt", cats_and_dogs(1'200'000));
+  test::Program program(dir_.path(), {"tokenizer", "train", "--text", line, "--vocab-size", "300", "--out", at("tok")});
+  usleep(1500000);
   program.terminate();
   usleep(1200000);
   ASSERT_FALSE(program.ended()) << program.wait().err;
@@ -234,7 +256,7 @@ TEST_F(Runs, ALaterSignalEndsTheProgramAtOnce) {
   EXPECT_EQ(stopped.code, 128 + SIGTERM) << stopped.err;
   EXPECT_THAT(stopped.err,
               HasSubstr("coca: ended at once by a second signal (SIGTERM); work that was not saved yet is lost\n"));
-  EXPECT_FALSE(train::latest_checkpoint(at("run")));
+  EXPECT_FALSE(fs::exists(at("tok")));
 }
 
 TEST_F(Runs, ASecondTrainerIsRefused) {

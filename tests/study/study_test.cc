@@ -343,6 +343,17 @@ TEST_F(Study, RefusesInvalidOptions) {
   over_run.out = (fs::path(config.out) / "runs" / "rope-s0").string();
   EXPECT_THAT([&] { run_study(over_run, load_corpus(over_run)); },
               testing::ThrowsMessage<Error>(testing::HasSubstr("rope-s0 holds a training run")));
+  StudyConfig more = config;  // what is done stays
+  more.methods = {"alibi", "rope"};
+  more.seeds = {0, 1};
+  const auto trained = fs::last_write_time(run_folder(config, "rope", 0) / "result.json");
+  EXPECT_EQ(run_study(more, load_corpus(more)).runs.size(), 4u);
+  EXPECT_EQ(fs::last_write_time(run_folder(config, "rope", 0) / "result.json"), trained);
+  more.ntk_methods = {"rope"};
+  more.factors = config.factors;
+  EXPECT_THAT(
+      [&] { run_study(more, load_corpus(more)); },
+      testing::ThrowsMessage<Error>(testing::HasSubstr("was evaluated as rope; asked for rope, rope + dynamic NTK")));
   nlohmann::json saved = io::read_json(fs::path(config.out) / "study.json");
   saved.erase("split");  // as written by a version without this option
   io::write_json(fs::path(config.out) / "study.json", saved);
@@ -405,7 +416,7 @@ TEST(SeedMeans, AreInTableJsonAndCsv) {
                                        .perplexity = {{.length = 64, .perplexity = perplexity}},
                                        .passkey = {{.length = 64, .accuracy = perplexity / 10}}}}});
   EXPECT_EQ(perplexity_table(s).rows[0][1], "3.000 ± 6.6");
-  EXPECT_EQ(passkey_table(s).rows[0][1], "0.30 ± 0.66");
+  EXPECT_EQ(passkey_table(s).rows[0][1], "0.30 (0.00 to 0.96)");
   const auto j = to_json(s)["summary"][0]["points"][0];
   EXPECT_EQ(j["perplexity"]["n"], 3);
   EXPECT_NEAR(j["passkey_accuracy"]["high"].get<double>(), 0.3 + 0.1 * 4.302653 * std::sqrt(7.0 / 3), 1e-12);

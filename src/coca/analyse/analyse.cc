@@ -322,7 +322,10 @@ void analyse(const ModelSpec& spec, const model::Weights& weights, std::span<con
       if (options.progress) options.progress(++done, layers);
     });
     cx.set_trace([&](std::string_view name, TensorRef value) { listener(name, value); });
-    decoder.forward(cx, TensorRef(windows[i].data(), DType::kI32, {1, N}, kHost));
+    run_interruptible([&] { return fmt::format("stopped in window {} of {}", i + 1, windows.size()); },
+                      [&] {
+                        decoder.forward(cx, TensorRef(windows[i].data(), DType::kI32, {1, N}, kHost));
+                      });
     ++out.windows;
   };
   std::vector<HeadStats> whole;  // of the windows that are done

@@ -6,6 +6,7 @@
 #include <atomic>
 
 #include "coca/base/error.h"
+#include "coca/base/stop.h"
 
 #if defined(__SANITIZE_THREAD__)
 #include <sanitizer/tsan_interface.h>
@@ -64,16 +65,19 @@ COCA_NO_TSAN void parallel_for(int64_t tasks, const std::function<void(int64_t)>
     return;
   }
   const int threads = max_threads();
+  const bool may_stop = Interruptible::here();
   [[maybe_unused]] Edge begin, end;
   begin.leave();
 #pragma omp parallel num_threads(threads)
   {
     begin.reach();
 #pragma omp for schedule(dynamic, 1) nowait
-    for (int64_t task = 0; task < tasks; ++task) body(task);
+    for (int64_t task = 0; task < tasks; ++task)
+      if (!may_stop || !stop_requested()) body(task);
     end.leave();
   }
   end.reach();
+  check_interrupt();
 }
 
 }  // namespace coca

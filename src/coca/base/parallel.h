@@ -25,7 +25,7 @@ class ThreadScope {
 };
 
 // Runs body(task) for task = 0..tasks-1, dynamically scheduled. body must not throw. Which thread runs a task
-// is unspecified; results must not depend on it.
+// is unspecified; results must not depend on it. Throws only under an Interruptible (stop.h).
 void parallel_for(int64_t tasks, const std::function<void(int64_t)>& body);
 
 // Runs body(begin, end) over blocks of at most `grain` items. Blocks depend on `grain` alone, never on the

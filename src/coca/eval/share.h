@@ -17,10 +17,7 @@ namespace coca::eval {
 // the lowest rank that failed.
 inline void do_round(dist::Communicator& ranks, const std::function<std::string()>& stopped,
                      const std::function<void()>& part) {
-  dist::together(ranks, [&] {
-    if (stop_requested()) throw Error(ErrorKind::kInterrupted, stopped());
-    part();
-  });
+  dist::together(ranks, [&] { run_interruptible(stopped, part); });
 }
 
 // Batch b was rank b % K's: (item->*result) of its items is written on all others. One message to each.

@@ -316,6 +316,7 @@ AtomicFile::~AtomicFile() {
 }
 
 void AtomicFile::write(const void* data, size_t bytes) {
+  check_interrupt();
   write_all(fd_, name_, data, bytes);
   size_ += bytes;
 }

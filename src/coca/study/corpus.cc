@@ -94,7 +94,9 @@ Parts split(const data::TokenFile& file, bool with_test) {
     const double share = static_cast<double>(part.tokens()) / static_cast<double>(std::max<int64_t>(1, file.size()));
     return share >= wanted / 2 && share <= wanted * 2.2;  // ten documents of about the same size: one is a tenth
   };
-  if (near(parts.validation, kValidationShare) && (!with_test || near(parts.test, kTestShare))) return parts;
+  if (!parts.train.all.empty() && near(parts.validation, kValidationShare) &&
+      (!with_test || near(parts.test, kTestShare)))
+    return parts;
   return ends_of_documents(file, with_test);
 }
 
@@ -199,10 +201,6 @@ Corpus load_corpus(const StudyConfig& c, Keep keep) {
   const data::TokenFile all = load(inputs, "text.tok", c.split, data::Split::kTrain, list);
   const int64_t documents = all.documents();
   const bool own_test = !c.test_text.empty();
-  COCA_CHECK(own_test || documents >= 3,
-             "text: has {}; at least 3 are needed to hold some out; give more text, or --test-text",
-             counted(documents, "document"));
-
   const Parts parts = split(all, !own_test);
   corpus.train = gather(all, parts.train);
   corpus.validation = gather(all, parts.validation);

@@ -23,20 +23,25 @@ const SeedMean& perplexity_of(const SummaryPoint& p) { return p.perplexity; }
 const SeedMean& accuracy_of(const SummaryPoint& p) { return p.passkey_accuracy; }
 const SeedMean& digits_of(const SummaryPoint& p) { return p.passkey_digits; }
 
-std::string mean_text(const SeedMean& s, int digits) {
-  std::string text = report::format_number(s.mean, digits);
+std::string mean_text(const SeedMean& s) {
+  std::string text = report::format_number(s.mean);
   if (s.n > 1) text += " ± " + report::format_number(s.half_width(), 2);
   return text;
 }
+// The interval of a share is not symmetric.
+std::string share_text(const SeedMean& s) {
+  return s.n > 1 ? fmt::format("{:.2f} ({:.2f} to {:.2f})", s.mean, s.low, s.high) : fmt::format("{:.2f}", s.mean);
+}
 
 template <typename At>
-report::Table length_table(const StudyResults& s, const std::string& title, int digits, const At& at) {
+report::Table length_table(const StudyResults& s, const std::string& title, const At& at,
+                           std::string (*text)(const SeedMean&)) {
   report::Table table{.title = title, .header = {"method"}, .rows = {}, .align = {}};
   for (size_t i = 0; i < s.config.multiples.size(); ++i)
     table.header.push_back(fmt::format("{} ({}x)", s.config.multiples[i] * s.config.length, s.config.multiples[i]));
   for (const SummaryLine& line : summarise(s)) {
     std::vector<std::string> row{line.name()};
-    for (const SummaryPoint& point : line.points) row.push_back(mean_text(at(point), digits));
+    for (const SummaryPoint& point : line.points) row.push_back(text(at(point)));
     table.rows.push_back(std::move(row));
   }
   return table;
@@ -138,14 +143,16 @@ void add_reading(const StudyResults& s, report::Document& d) {
                       "greedy decoding gives every digit. "
                       "Intervals in results.json are Wilson's at 95 %.",
                       c.passkey_digits),
-          c.seeds.size() > 1 ? fmt::format("Values are means over n = {} ± the half width of their 95 % interval "
-                                           "(Student's t with {} of "
-                                           "freedom); bands in the charts are that interval. It covers the seeds "
-                                           "alone, not other texts. Differences are tested one by one, "
-                                           "without a correction for their number.",
-                                           counted(c.seeds.size(), "seed"), counted(c.seeds.size() - 1, "degree"))
-                             : std::string("One seed: differences of a few percent between methods are within what "
-                                           "another seed may change. --seeds 0,1,2 gives intervals."),
+          c.seeds.size() > 1
+              ? fmt::format("Values are means over n = {} ± the half width of their 95 % interval "
+                            "(Student's t with {} of "
+                            "freedom), shares with the interval itself, which is never narrower than "
+                            "Wilson's for all prompts together; bands in the charts are that interval. It "
+                            "covers the seeds alone, not other texts. Differences are tested one by one, "
+                            "without a correction for their number.",
+                            counted(c.seeds.size(), "seed"), counted(c.seeds.size() - 1, "degree"))
+              : std::string("One seed: differences of a few percent between methods are within what "
+                            "another seed may change. --seeds 0,1,2 gives intervals."),
           "The models are tiny and briefly trained. What they show about extrapolation is real for them; it is not a "
           "claim about larger models."});
 }
@@ -153,14 +160,14 @@ void add_reading(const StudyResults& s, report::Document& d) {
 }  // namespace
 
 report::Table perplexity_table(const StudyResults& s) {
-  return length_table(s, "Perplexity by evaluated length", 4, perplexity_of);
+  return length_table(s, "Perplexity by evaluated length", perplexity_of, mean_text);
 }
 report::Table passkey_table(const StudyResults& s) {
-  return length_table(s, "Passkey accuracy (whole keys)", 2, accuracy_of);
+  return length_table(s, "Passkey accuracy (whole keys)", accuracy_of, share_text);
 }
 
 report::Table passkey_digits_table(const StudyResults& s) {
-  return length_table(s, "Passkey: share of single digits right (chance 0.10)", 2, digits_of);
+  return length_table(s, "Passkey: share of single digits right (chance 0.10)", digits_of, share_text);
 }
 
 report::Table training_table(const StudyResults& s) {

@@ -29,16 +29,18 @@ namespace {
 
 SummaryPoint point_at(const std::vector<const Evaluation*>& seeds, size_t i) {
   std::vector<double> perplexity, accuracy, digits;
+  int64_t trials = 0;
   for (const Evaluation* e : seeds) {
     perplexity.push_back(e->perplexity[i].perplexity);
     if (i >= e->passkey.size()) continue;
     accuracy.push_back(e->passkey[i].accuracy);
     digits.push_back(e->passkey[i].digit_accuracy);
+    trials = e->passkey[i].trials;
   }
   return {.length = seeds[0]->perplexity[i].length,
           .perplexity = mean_over_seeds(perplexity),
-          .passkey_accuracy = mean_over_seeds(accuracy),
-          .passkey_digits = mean_over_seeds(digits)};
+          .passkey_accuracy = share_over_seeds(accuracy, trials),
+          .passkey_digits = share_over_seeds(digits, trials)};
 }
 
 // The evaluations of one method and variant, one per seed.

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/study/run.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <limits>
 #include <map>
+#include <set>
 #include <utility>
 
 #include "coca/base/clock.h"
@@ -75,7 +78,8 @@ class Telling {
 
 fs::path config_file(const StudyConfig& c) { return fs::path(c.out) / "study.json"; }
 
-// A folder holds one study, and nothing else; going on with other options would mix two.
+// A folder holds one study, and nothing else; continuing it with other options would mix two. Methods and seeds may be
+// added or left out: a run depends on its own alone.
 void check_folder(StudyConfig config) {
   const fs::path file = config_file(config);
   if (!io::exists(file)) {
@@ -89,8 +93,9 @@ void check_folder(StudyConfig config) {
   StudyConfig unset;
   nlohmann::json before = io::options_to_json(unset);  // what a study from before an option has of it
   before.update(io::read_json(file));
+  const std::set<std::string> free = {"out", "tensorboard", "methods", "seeds", "ntk_methods"};
   for (const auto& [key, value] : now.items())
-    COCA_CHECK(key == "out" || key == "tensorboard" || (before.contains(key) && before[key] == nlohmann::json(value)),
+    COCA_CHECK(free.contains(key) || (before.contains(key) && before[key] == nlohmann::json(value)),
                "{} holds a study with {} = {}; asked for {}: choose another --out or remove the folder", config.out,
                key, before.contains(key) ? before[key].dump() : "nothing", value.dump());
 }
@@ -98,7 +103,7 @@ void check_folder(StudyConfig config) {
 void claim_folder(StudyConfig config) {
   check_folder(config);
   io::make_dirs(config.out);
-  if (!io::exists(config_file(config))) io::write_json(config_file(config), io::options_to_json(config));
+  io::write_json(config_file(config), io::options_to_json(config));
 }
 
 std::optional<model::RopeScaling> scaling_of(std::optional<double> ntk_factor) {
@@ -132,6 +137,18 @@ std::vector<std::optional<double>> variants_of(const StudyConfig& c, const std::
   if (std::ranges::find(c.ntk_methods, method) != c.ntk_methods.end())
     variants.insert(variants.end(), c.factors.begin(), c.factors.end());
   return variants;
+}
+
+// A run that is done must have been evaluated as asked now.
+void check_done(const StudyConfig& c, const std::string& method, const fs::path& file) {
+  const RunResult done = run_from_json(io::read_json(file), file.string());
+  if (!done.failure.empty()) return;
+  std::vector<std::string> found, wanted;
+  for (const Evaluation& e : done.evaluations) found.push_back(variant_name(method, e.variant));
+  for (const std::optional<double> factor : variants_of(c, method))
+    wanted.push_back(variant_name(method, factor ? fmt::format("ntk{:g}", *factor) : ""));
+  COCA_CHECK(found == wanted, "{} was evaluated as {}; asked for {}: choose another --out or remove {}", file.string(),
+             fmt::join(found, ", "), fmt::join(wanted, ", "), file.parent_path().string());
 }
 
 RunResult train_one(const StudyConfig& c, const Corpus& corpus, const std::string& method, int64_t seed,
@@ -277,7 +294,9 @@ void check_study(const StudyConfig& c, const text::Tokenizer& tokenizer) {
   check_folder(c);
   for (const std::string& method : c.methods) {
     for (const int64_t seed : c.seeds)
-      if (const fs::path dir = run_folder(c, method, seed); !io::exists(dir / "result.json"))
+      if (const fs::path dir = run_folder(c, method, seed); io::exists(dir / "result.json"))
+        check_done(c, method, dir / "result.json");
+      else
         train::check_start(train_config(c, method, seed, dir.string()), tokenizer, train::Start::kResume, 1);
     if (c.passkey_share == 0) continue;
     const model::ModelSpec spec = train::trained_spec(train_config(c, method, c.seeds[0], c.out), tokenizer);

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/study/seeds.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 
 #include "coca/base/count.h"
 #include "coca/base/error.h"
+#include "coca/eval/passkey.h"
 
 namespace coca::study {
 
@@ -33,6 +35,15 @@ SeedMean mean_over_seeds(const std::vector<double>& values) {
   const double half = student_t(s.n - 1) * s.deviation / std::sqrt(n);
   s.low -= half;
   s.high += half;
+  return s;
+}
+
+SeedMean share_over_seeds(const std::vector<double>& shares, int64_t trials) {
+  SeedMean s = mean_over_seeds(shares);
+  if (s.n < 2) return s;
+  const eval::Interval all = eval::wilson_interval_of_mean(s.mean, s.n * trials);
+  s.low = std::max(0.0, std::min(s.low, all.low));
+  s.high = std::min(1.0, std::max(s.high, all.high));
   return s;
 }
 

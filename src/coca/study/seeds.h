@@ -18,5 +18,8 @@ struct SeedMean {
   double half_width() const { return (high - low) / 2; }
 };
 SeedMean mean_over_seeds(const std::vector<double>& values);
+// Of shares of successes, each of `trials`. With few seeds, or where all give the same share, Student's t knows nothing
+// of the trials: the interval also covers Wilson's for all trials together, and stays within 0 and 1.
+SeedMean share_over_seeds(const std::vector<double>& shares, int64_t trials);
 
 }  // namespace coca::study

@@ -10,6 +10,7 @@
 #include <queue>
 
 #include "coca/base/error.h"
+#include "coca/base/stop.h"
 #include "coca/text/unicode.h"
 
 namespace coca::text {
@@ -162,6 +163,7 @@ bool Bpe::splits_before(std::string_view mark) const {
 }
 
 void Bpe::encode(std::string_view word, std::vector<int32_t>& ids) const {
+  check_interrupt();
   if (word.size() > CachedWord::kBytes) return encode_uncached(word, ids);
   const uint64_t hash = hash_bytes(word);
   CachedWord& entry = cached(hash);

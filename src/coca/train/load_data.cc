@@ -118,6 +118,26 @@ data::TokenFile load_tokens(const std::vector<std::string>& given, const text::T
   return data::TokenFile(cache);
 }
 
+int64_t cache_bytes(const std::vector<std::string>& given, const text::Tokenizer& tokenizer,
+                    std::optional<data::Split> split, data::Split otherwise) {
+  if (given.empty()) return 0;
+  const std::vector<std::string> inputs = text_inputs(given, tokenizer, split, otherwise);
+  if (is_token_file(inputs)) return 0;
+  int64_t bytes = 0;
+  for (const fs::path& file : io::expand_inputs(inputs, {".txt", ".jsonl"}))
+    bytes += static_cast<int64_t>(io::file_bytes(file));
+  constexpr int64_t kTokens = 100'000;  // enough for the ratio
+  const data::TokenFile part = sample_tokens(given, tokenizer, {.tokens = kTokens}, split, otherwise);
+  int64_t part_bytes = 0;
+  std::vector<int32_t> ids(static_cast<size_t>(std::min(part.size(), kTokens)));
+  part.read(0, ids);
+  part_bytes = static_cast<int64_t>(tokenizer.decode(ids).size());
+  const int64_t each = tokenizer.vocab_size() <= 65536 ? 2 : 4;
+  return part_bytes == 0 ? 0
+                         : static_cast<int64_t>(static_cast<double>(bytes) * static_cast<double>(ids.size()) /
+                                                static_cast<double>(part_bytes) * static_cast<double>(each));
+}
+
 std::string document_list(const std::vector<std::string>& inputs, const data::TokenFile& tokens,
                           const text::Tokenizer& tokenizer, const fs::path& cache) {
   return is_token_file(inputs) ? decoded_list(inputs[0], tokens, tokenizer) : io::read_file(list_file(cache));

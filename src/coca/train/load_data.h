@@ -36,6 +36,11 @@ struct SampleSize {
 data::TokenFile sample_tokens(const std::vector<std::string>& inputs, const text::Tokenizer&, SampleSize enough,
                               std::optional<data::Split> split, data::Split otherwise, std::string* list = nullptr);
 
+// About the bytes of the token file that load_tokens makes of these inputs, from their size and the tokens of the first
+// part of the text; 0 for a token file, which is used as it is.
+int64_t cache_bytes(const std::vector<std::string>& inputs, const text::Tokenizer&, std::optional<data::Split> split,
+                    data::Split otherwise);
+
 // The list of documents (data/overlap.h) of these inputs, which load_tokens gave: the one it wrote beside the cache; of
 // a .tok file, what its documents decode to. Of more than kMostCompared tokens the list is empty, and a note says so.
 std::string document_list(const std::vector<std::string>& inputs, const data::TokenFile&, const text::Tokenizer&,

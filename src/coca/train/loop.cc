@@ -231,9 +231,17 @@ CheckpointParts Loop::parts() {
 
 // If training itself is finite, after this step's update too, the validation text is at fault, and the model should not
 // be lost.
-double Loop::checked_validation(double training_loss) {
-  const double loss = validation_loss(step_.batch(), *data_.validation, options_.validation_windows,
-                                      options_.shape.batch, model_, ranks_);
+// nullopt: a stop was requested meanwhile. Several ranks, which share the windows, finish it.
+std::optional<double> Loop::checked_validation(double training_loss) {
+  double loss = 0;
+  const auto validate = [&] {
+    loss = validation_loss(step_.batch(), *data_.validation, options_.validation_windows, options_.shape.batch, model_,
+                           ranks_);
+  };
+  if (ranks_.size() > 1)
+    validate();
+  else if (!run_until_stop(validate))
+    return std::nullopt;
   if (std::isfinite(loss) || !std::isfinite(training_loss)) return loss;
   const bool sound =
       first_nonfinite_tensor(model_.master(), ListOrder::kForward).empty() && step_.stays_finite(state_.step - 1);
@@ -271,9 +279,9 @@ bool Loop::one_step(StepReport& report) {
                   report.grad_norm, where);
     COCA_CHECK_AS(
         kNumeric, state_.bad_in_a_row < options_.max_bad_steps,
-        "training stopped at step {}: {} in a row had a non-finite loss or gradient ({}); lower the learning rate "
-        "(now {}) or resume from an earlier checkpoint",
-        grouped(state_.step), counted(state_.bad_in_a_row, "step"), where, report.learning_rate);
+        "training stopped at step {}: {} in a row had a non-finite loss or gradient ({}); {}; lower the learning rate "
+        "(now {:.3g})",
+        grouped(state_.step), counted(state_.bad_in_a_row, "step"), where, newest_text(), report.learning_rate);
   }
   report.step = state_.step;
   report.skipped = state_.skipped;
@@ -281,12 +289,12 @@ bool Loop::one_step(StepReport& report) {
 }
 
 // Mean of the finite losses since the last row; the sum is part of the state, so that a resumed run has the same rows.
-void Loop::log_row(MetricsFile* metrics, const StepReport& report, TrainSummary& summary) {
-  summary.final_loss = state_.interval_steps > 0 ? state_.interval_loss / static_cast<double>(state_.interval_steps)
-                                                 : std::numeric_limits<double>::quiet_NaN();
-  if (metrics) metrics->row(report, summary.final_loss, state_);
+double Loop::end_interval() {
+  const double mean = state_.interval_steps > 0 ? state_.interval_loss / static_cast<double>(state_.interval_steps)
+                                                : std::numeric_limits<double>::quiet_NaN();
   state_.interval_loss = 0;
   state_.interval_steps = 0;
+  return mean;
 }
 
 // A checkpoint that cannot be written does no harm: older ones remain, training continues, and the next may succeed.
@@ -330,6 +338,8 @@ void Loop::stop(MetricsFile* metrics) {
   if (saved_step_ != state_.step) {
     require_sound_weights();
     save(metrics, Save::kMust);
+  } else if (metrics) {
+    metrics->flush();
   }
   fail(ErrorKind::kInterrupted, "{}", stopped_text());
 }
@@ -393,18 +403,31 @@ TrainSummary Loop::run(const std::function<void(const StepReport&)>& on_step) {
       state_.interval_loss += report.loss;
       ++state_.interval_steps;
     }
-    const bool last = state_.step == steps_;
-    if (data_.validation && (last || due(options_.validation_interval)))
-      summary.validation_loss = report.validation_loss = checked_validation(report.loss);
-    if (last || due(options_.log_interval) || report.validation_loss) log_row(metrics, report, summary);
-    if (on_step) on_step(report);
-    if (dist::any(ranks_, stop_requested()) && !last) stop(metrics);  // one rank's signal stops all
+    const bool last = state_.step == steps_,
+               validates = data_.validation && (last || due(options_.validation_interval)),
+               ends_row = last || due(options_.log_interval) || validates;
+    if (ends_row) summary.final_loss = end_interval();
+    const auto row = [&] {
+      if (metrics) metrics->row(report, summary.final_loss, state_);
+    };
+    if (ends_row && !validates) row();
+    // Before the validation, which can take long: a kill meanwhile loses that row of the metrics, and no step.
     if (due(options_.checkpoint_interval) || last) {
       require_sound_weights();
       if (last && state_.skipped == state_.step) break;
       if (last) state_.model_step = state_.step;
       save(metrics, last ? Save::kMust : Save::kMay);
     }
+    if (validates) {
+      report.validation_loss = checked_validation(report.loss);
+      if (report.validation_loss) summary.validation_loss = report.validation_loss;
+      if (!report.validation_loss && first_rank())
+        log_warning("step {}: the validation was stopped", grouped(state_.step));
+      row();
+      if (metrics && saved_step_ == state_.step) metrics->flush();
+    }
+    if (on_step) on_step(report);
+    if (dist::any(ranks_, stop_requested()) && !last) stop(metrics);  // one rank's signal stops all
   }
   require_result();
   dist::together(ranks_, [&] {

@@ -63,9 +63,9 @@ class Loop {
   Loop& operator=(const Loop&) = delete;
 
   // Trains to the last step of the last stage; writes out/metrics.csv, checkpoints and out/model (or out/adapter).
-  // on_step is called for every step, on every rank. On stop_requested() of any rank, between two micro-batches: saves
-  // a checkpoint of the last whole step and throws Error{kInterrupted}. After max_bad_steps non-finite steps in a row:
-  // throws Error{kNumeric}; the last checkpoint remains. It throws the same if parameters are not finite when a
+  // on_step is called for every step, on every rank. On stop_requested() of any rank, within a step or a validation:
+  // saves a checkpoint of the last whole step and throws Error{kInterrupted}. After max_bad_steps non-finite steps in a
+  // row: throws Error{kNumeric}; the last checkpoint remains. It throws the same if parameters are not finite when a
   // checkpoint is due. It also does, and writes no model, if no step was good, if the last step was not, or if the loss
   // after the last update is not finite.
   TrainSummary run(const std::function<void(const StepReport&)>& on_step = {});
@@ -81,7 +81,7 @@ class Loop {
   void begin_stage(int64_t stage);
   int64_t stage_at(int64_t step) const;  // the stage of the step that follows `step` steps
   int64_t stage_start(int64_t stage) const;
-  double checked_validation(double training_loss);
+  std::optional<double> checked_validation(double training_loss);
   std::string newest_text() const;  // which checkpoint is the newest, for messages
   std::string stopped_text() const;
   std::filesystem::path result_folder() const;
@@ -90,7 +90,7 @@ class Loop {
   bool one_step(StepReport&);
   [[noreturn]] void stop(MetricsFile*);
   void resume(const std::filesystem::path& checkpoint);
-  void log_row(MetricsFile*, const StepReport&, TrainSummary&);
+  double end_interval();
   enum class Save : uint8_t { kMust, kMay };
   void save(MetricsFile*, Save);
   bool first_rank() const { return ranks_.rank() == 0; }

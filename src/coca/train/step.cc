@@ -47,7 +47,7 @@ std::pair<int64_t, int64_t> Step::parts_of(int64_t slice) const {
 }
 
 // Whether to give the step up before this micro-batch, which is not its first: a step can take hours. All ranks have
-// the same number of micro-batches, so they ask each other at the same places.
+// the same number of micro-batches, so they ask each other at the same places. A single rank stops within one.
 bool Step::stops_before(int64_t slice, int64_t part) {
   const bool first = slice < ranks_.size() && part == parts_of(slice).first;
   return !first && dist::any(ranks_, stop_requested());
@@ -78,6 +78,12 @@ std::optional<double> Step::slice(int64_t step, int64_t slice, Add add) {
 
 // Rank s % K computes slice s.
 std::optional<double> Step::forward_backward(int64_t step) {
+  if (ranks_.size() > 1) return whole_step(step);
+  std::optional<double> loss;
+  return run_until_stop([&] { loss = whole_step(step); }) ? loss : std::nullopt;
+}
+
+std::optional<double> Step::whole_step(int64_t step) {
   if (sum_) sum_->begin();
   const auto K = static_cast<size_t>(ranks_.size());
   std::vector<double> nll(static_cast<size_t>(options_.slices));

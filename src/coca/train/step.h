@@ -23,8 +23,8 @@ class Step {
   // Creates the gradients and the optimizer for the parameters that this stage trains.
   void begin_stage(const Stage&);
   // Computes the gradients of all micro-batches. Returns the mean loss over the targets of the step; nullopt if a stop
-  // was requested on any rank before the last micro-batch (base/stop.h). Then the weights and the optimizer are those
-  // before the step, and no other step may follow.
+  // was requested on any rank before it was complete (base/stop.h). Then the weights and the optimizer are those before
+  // the step, and no other step may follow.
   std::optional<double> forward_backward(int64_t step);
   optim::UpdateReport update(double learning_rate);
 
@@ -44,6 +44,7 @@ class Step {
   enum class Add : uint8_t { kToSum, kNot };
   std::pair<int64_t, int64_t> parts_of(
       int64_t slice) const;  // the slice's micro-batches: the first, and one past the last
+  std::optional<double> whole_step(int64_t step);
   std::optional<double> slice(int64_t step, int64_t slice, Add);
   bool stops_before(int64_t slice, int64_t part);
   std::string nonfinite_here(int64_t step);
