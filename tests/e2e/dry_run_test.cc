@@ -131,7 +131,6 @@ TEST_F(DryRun, RefusesLikeTheRun) {
       {with(study, {"--text", at("nowhere")}), "nowhere"},
       {with(study, {"--split", "test"}), "is not a folder"},
       {with(study, {"--test-text", far, "--length", "4096"}), "window"},
-      {{"study", "--text", text(), "--out", none}, "at least 3"},
   };
   for (const auto& [args, message] : cases) {
     const Outcome dry = coca(with(args, {"--dry-run"})), real = coca(args);

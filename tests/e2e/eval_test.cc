@@ -455,7 +455,7 @@ TEST_F(EvalCli, TooFewWindowsHaveNoInterval) {
   EXPECT_THAT(row(161), testing::Not(HasSubstr("left out")));
   const std::string few = row(16);
   EXPECT_THAT(few, testing::ContainsRegex("16 +15 +2 +16 +[0-9.]+ +- +[0-9.]+ "));
-  EXPECT_THAT(few, HasSubstr("left out below 10 windows"));
+  EXPECT_THAT(few, HasSubstr("left out where there are fewer than 10"));
   EXPECT_THAT(few, HasSubstr("at length 16 they score from 1 to 15 tokens"));
 }
 

@@ -41,7 +41,8 @@ SeedMean mean_over_seeds(const std::vector<double>& values) {
 SeedMean share_over_seeds(const std::vector<double>& shares, int64_t trials) {
   SeedMean s = mean_over_seeds(shares);
   if (s.n < 2) return s;
-  const eval::Interval all = eval::wilson_interval_of_mean(s.mean, s.n * trials);
+  const eval::Interval all =
+      trials > 0 ? eval::wilson_interval_of_mean(s.mean, s.n * trials) : eval::Interval{.low = s.low, .high = s.high};
   s.low = std::max(0.0, std::min(s.low, all.low));
   s.high = std::min(1.0, std::max(s.high, all.high));
   return s;

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
+#include <limits>
 
 #include "coca/base/count.h"
 #include "coca/base/log.h"
@@ -70,6 +72,12 @@ void remove_old(const fs::path& out, int64_t step, int64_t keep) {
 }
 
 nlohmann::ordered_json state_to_json(const TrainState& s) {
+  nlohmann::ordered_json row;  // null: none
+  const auto number = [](double x) { return std::isfinite(x) ? nlohmann::ordered_json(x) : nlohmann::ordered_json(); };
+  if (s.row)
+    row = {{"mean_loss", number(s.row->mean_loss)},
+           {"loss", number(s.row->loss)},
+           {"grad_norm", number(s.row->grad_norm)}};
   return {{"step", s.step},
           {"updates", s.updates},
           {"skipped", s.skipped},
@@ -83,6 +91,7 @@ nlohmann::ordered_json state_to_json(const TrainState& s) {
           {"tokenizer_fingerprint", s.tokenizer_fingerprint},
           {"data_fingerprint", s.data_fingerprint},
           {"base_fingerprint", s.base_fingerprint},
+          {"row", row},
           {"coca_version", std::string(version())},
           {"coca_commit", std::string(git_commit())},
           {"cpu_target", ops::cpu_target()}};
@@ -95,6 +104,16 @@ TrainState state_from_json(const nlohmann::json& j, const std::string& where) {
     COCA_CHECK_AS(kBadFile, value >= 0, "{}: field \"{}\" is {}; expected 0 or more", where, key, value);
     return value;
   };
+  std::optional<RowToCome> row;
+  if (f.has("row")) {
+    const auto number = [&](const char* key) {
+      const nlohmann::json& value = j["row"].is_object() && j["row"].contains(key) ? j["row"][key] : nlohmann::json();
+      COCA_CHECK_AS(kBadFile, value.is_number() || value.is_null(), "{}: field \"row\", \"{}\": expected a number", where,
+                    key);
+      return value.is_null() ? std::numeric_limits<double>::quiet_NaN() : value.get<double>();
+    };
+    row = {.mean_loss = number("mean_loss"), .loss = number("loss"), .grad_norm = number("grad_norm")};
+  }
   const auto needed = [&](const char* key) {
     COCA_CHECK_AS(kBadFile, f.has(key), "{}: field \"{}\" is missing", where, key);
     return f.text(key, "");
@@ -111,7 +130,8 @@ TrainState state_from_json(const nlohmann::json& j, const std::string& where) {
           .data_tokens = count("data_tokens"),
           .tokenizer_fingerprint = needed("tokenizer_fingerprint"),
           .data_fingerprint = f.text("data_fingerprint", ""),
-          .base_fingerprint = f.text("base_fingerprint", "")};
+          .base_fingerprint = f.text("base_fingerprint", ""),
+          .row = row};
 }
 
 // GPT-NeoX tensors have the same names and shapes under every attention kind: only config.json tells them apart.

@@ -19,6 +19,11 @@
 
 namespace coca::train {
 
+// Of a step whose checkpoint was written before its validation: what its row of metrics.csv needs besides.
+struct RowToCome {
+  double mean_loss = 0, loss = 0, grad_norm = 0;  // NaN if not finite
+};
+
 struct TrainState {
   int64_t step = 0;     // steps done
   int64_t updates = 0;  // steps that were applied
@@ -33,6 +38,7 @@ struct TrainState {
   std::string tokenizer_fingerprint;
   std::string data_fingerprint;  // empty in old checkpoints, which did not save it
   std::string base_fingerprint;  // of the frozen model under an adapter; empty without one
+  std::optional<RowToCome> row;  // a run resumed here begins with that validation
 };
 
 // Options for the length and step size of a run, shared by both kinds of training.

@@ -380,20 +380,46 @@ TrainSummary Loop::run(const std::function<void(const StepReport&)>& on_step) {
   dist::together(ranks_, [&] {
     if (!first_rank()) return;
     io::write_json(out / options_.checkpoints.config_name, options_.checkpoints.config);
-    file.emplace(out / "metrics.csv", state_.step, options_.tensorboard);
+    const bool again = state_.row && data_.validation;  // the row of this step
+    file.emplace(out / "metrics.csv", state_.step - (again ? 1 : 0), options_.tensorboard);
   });
   MetricsFile* metrics = file ? &*file : nullptr;
   require_sound_weights();
   const int64_t first = state_.step;
   TrainSummary summary;
   double seconds = 0;
-  if (first == steps_)  // nothing left to do: report what the finished run reported
+  if (first == steps_ && !state_.row)  // nothing left to do: report what the finished run reported
     for (const MetricsRow& row : read_metrics(out / "metrics.csv")) {
       summary.final_loss = row.loss;
       if (!std::isnan(row.validation_loss)) summary.validation_loss = row.validation_loss;
     }
+  StepReport report{.steps = steps_};
+  const auto finish_step = [&](MetricsFile* to) {
+    if (to) to->row(report, summary.final_loss, state_);
+    if (on_step) on_step(report);
+  };
+  const auto validate = [&] {
+    state_.row.reset();
+    report.validation_loss = checked_validation(report.loss);
+    if (report.validation_loss) summary.validation_loss = report.validation_loss;
+    if (!report.validation_loss && first_rank())
+      log_warning("step {}: the validation was stopped", grouped(state_.step));
+    finish_step(metrics);
+  };
+  if (state_.row && data_.validation) {  // the checkpoint was written before its validation
+    report.step = state_.step;
+    report.stage = stage_at(state_.step - 1);
+    report.learning_rate = optim::learning_rate(options_.stages[static_cast<size_t>(report.stage)].schedule,
+                                                state_.step - 1 - stage_start(report.stage));
+    report.loss = state_.row->loss;
+    report.grad_norm = state_.row->grad_norm;
+    report.skipped = state_.skipped;
+    summary.final_loss = state_.row->mean_loss;
+    validate();
+    if (dist::any(ranks_, stop_requested()) && state_.step < steps_) stop(metrics);
+  }
   while (state_.step < steps_) {
-    StepReport report{.steps = steps_};
+    report = {.steps = steps_};
     Stopwatch watch;
     if (!one_step(report)) stop(metrics);
     seconds += watch.seconds();
@@ -407,26 +433,16 @@ TrainSummary Loop::run(const std::function<void(const StepReport&)>& on_step) {
                validates = data_.validation && (last || due(options_.validation_interval)),
                ends_row = last || due(options_.log_interval) || validates;
     if (ends_row) summary.final_loss = end_interval();
-    const auto row = [&] {
-      if (metrics) metrics->row(report, summary.final_loss, state_);
-    };
-    if (ends_row && !validates) row();
-    // Before the validation, which can take long: a kill meanwhile loses that row of the metrics, and no step.
+    if (!validates) finish_step(ends_row ? metrics : nullptr);
     if (due(options_.checkpoint_interval) || last) {
       require_sound_weights();
-      if (last && state_.skipped == state_.step) break;
+      const bool nothing = last && state_.skipped == state_.step;
+      if (nothing && !validates) break;
       if (last) state_.model_step = state_.step;
-      save(metrics, last ? Save::kMust : Save::kMay);
+      if (validates) state_.row = {.mean_loss = summary.final_loss, .loss = report.loss, .grad_norm = report.grad_norm};
+      if (!nothing) save(metrics, last ? Save::kMust : Save::kMay);  // before the validation, which can take long
     }
-    if (validates) {
-      report.validation_loss = checked_validation(report.loss);
-      if (report.validation_loss) summary.validation_loss = report.validation_loss;
-      if (!report.validation_loss && first_rank())
-        log_warning("step {}: the validation was stopped", grouped(state_.step));
-      row();
-      if (metrics && saved_step_ == state_.step) metrics->flush();
-    }
-    if (on_step) on_step(report);
+    if (validates) validate();
     if (dist::any(ranks_, stop_requested()) && !last) stop(metrics);  // one rank's signal stops all
   }
   require_result();
