@@ -108,8 +108,8 @@ TrainState state_from_json(const nlohmann::json& j, const std::string& where) {
   if (f.has("row")) {
     const auto number = [&](const char* key) {
       const nlohmann::json& value = j["row"].is_object() && j["row"].contains(key) ? j["row"][key] : nlohmann::json();
-      COCA_CHECK_AS(kBadFile, value.is_number() || value.is_null(), "{}: field \"row\", \"{}\": expected a number", where,
-                    key);
+      COCA_CHECK_AS(kBadFile, value.is_number() || value.is_null(), "{}: field \"row\", \"{}\": expected a number",
+                    where, key);
       return value.is_null() ? std::numeric_limits<double>::quiet_NaN() : value.get<double>();
     };
     row = {.mean_loss = number("mean_loss"), .loss = number("loss"), .grad_norm = number("grad_norm")};

@@ -377,11 +377,18 @@ void Loop::require_result() {
 TrainSummary Loop::run(const std::function<void(const StepReport&)>& on_step) {
   const fs::path& out = options_.checkpoints.out;
   std::optional<MetricsFile> file;
+  bool validated = false;
+  dist::together(ranks_, [&] {
+    if (first_rank() && state_.row && io::exists(out / "metrics.csv"))
+      validated = std::ranges::any_of(read_metrics(out / "metrics.csv"), [&](const MetricsRow& row) {
+        return row.step == state_.step && !std::isnan(row.validation_loss);
+      });
+  });
+  if (!data_.validation || dist::any(ranks_, validated)) state_.row.reset();
   dist::together(ranks_, [&] {
     if (!first_rank()) return;
     io::write_json(out / options_.checkpoints.config_name, options_.checkpoints.config);
-    const bool again = state_.row && data_.validation;  // the row of this step
-    file.emplace(out / "metrics.csv", state_.step - (again ? 1 : 0), options_.tensorboard);
+    file.emplace(out / "metrics.csv", state_.step - (state_.row ? 1 : 0), options_.tensorboard);
   });
   MetricsFile* metrics = file ? &*file : nullptr;
   require_sound_weights();
@@ -406,7 +413,7 @@ TrainSummary Loop::run(const std::function<void(const StepReport&)>& on_step) {
       log_warning("step {}: the validation was stopped", grouped(state_.step));
     finish_step(metrics);
   };
-  if (state_.row && data_.validation) {  // the checkpoint was written before its validation
+  if (state_.row) {  // the checkpoint was written before its validation
     report.step = state_.step;
     report.stage = stage_at(state_.step - 1);
     report.learning_rate = optim::learning_rate(options_.stages[static_cast<size_t>(report.stage)].schedule,
