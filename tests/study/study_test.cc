@@ -366,9 +366,9 @@ TEST_F(Study, RefusesInvalidOptions) {
   };
   refused([](StudyConfig& c) { c.ntk_methods = {"alibi"}; }, "ntk_methods holds alibi, which has no rotary embedding");
   refused([](StudyConfig& c) { c.methods = {"rope", "rope"}; }, "methods holds rope twice");
-  refused([](StudyConfig& c) { c.methods = {"cola"}; }, "methods holds \"cola\": attention: unknown value \"cola\"");
-  refused([](StudyConfig& c) { c.methods = {"rope+cola"}; }, "training: unknown value \"cola\"");
-  refused([](StudyConfig& c) { c.methods = {"rope+plain"}; }, "written without +plain");
+  refused([](StudyConfig& c) { c.methods = {"cola"}; }, "methods holds \"cola\": \"cola\" is no attention kind");
+  refused([](StudyConfig& c) { c.methods = {"rope+cola"}; }, "\"+cola\" is no way of training");
+  refused([](StudyConfig& c) { c.methods = {"rope+plain"}; }, "\"+plain\" is no way of training");
   refused([](StudyConfig& c) { c.methods = {"rope", "alibi+pose"}; }, "(method alibi+pose)");
   refused([](StudyConfig& c) { c.methods = c.ntk_methods = {"rope+clex"}; }, "which has a scaling of its own");
   refused([](StudyConfig& c) { c.methods = {"rope+random"}, c.multiples = {1}; }, "needs more than the length 64");

@@ -397,7 +397,7 @@ TEST(Finetune, BadValuesAreNamed) {
   bad([](auto& c) { c.text = {"t"}; }, "one of them");
   bad([](auto& c) { c.data = {}; }, "data: none given; expected examples, or plain text");
   bad([](auto& c) { c.freeze = {"*", "*nowhere*"}; }, "freeze: \"*nowhere*\" matches none of ");
-  bad([](auto& c) { c.validation_text = {"t"}; }, "validation_text: needs text");
+  bad([](auto& c) { c.validation_text = {"t"}; }, "validation_text: needs --text");
   bad([](auto& c) { c.steps = 0, c.epochs = 0; }, "epochs is 0");
   bad([](auto& c) { c.batch = 0; }, "batch is 0");
   bad([](auto& c) { c.train = {"*"}, c.stages.preset = "coca-paper"; }, "the stages say what each trains");
