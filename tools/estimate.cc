@@ -129,9 +129,8 @@ int end_dry_run() {
 
 TrainingMemory training_memory_parts(const Work& work, int64_t trained_parameters) {
   const auto activations = [&](int64_t batch) {
-    return static_cast<int64_t>(model::TrainingDecoder(work.spec, batch, work.length,
-                                                       {.recompute = work.recompute, .precision = work.precision})
-                                    .activation_bytes());
+    return static_cast<int64_t>(model::TrainingDecoder::activation_bytes(
+        work.spec, batch, work.length, {.recompute = work.recompute, .precision = work.precision}));
   };
   const int64_t one = activations(1);
   return {.weights = 4 * model::parameter_count(work.spec),

@@ -194,8 +194,10 @@ void card(Check& c) {
   }
   const std::string file = c.work("info.json").string();
   if (c.run("card", "coca info", c.coca({"info", "--json", file}), 30)) {
-    c.results["card"]["info"] = io::read_json(file);
-    c.line({"card", "the program finds the card", "", "yes", true, ""});
+    const Json info = io::read_json(file);
+    c.results["card"]["info"] = info;
+    const std::string gpus = info.value("gpus", "none");
+    c.line({"card", "the program finds the card", "", gpus, c.o.device == "cpu" || !gpus.starts_with("none"), ""});
   }
 }
 

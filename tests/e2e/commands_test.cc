@@ -483,6 +483,26 @@ TEST_F(Commands, ThePlanOfATrainingIsItsMemory) {
   expect_refused({"info", "--plan", configs + "finetune-7b.json"}, 1, "its model, out/llama-7b-coca, is not here");
 }
 
+// The check of a card, on the CPU instead: what it runs, what it writes, and that a failure is a line and an exit code.
+TEST_F(Commands, TheCheckOfACardRunsOnTheCpuToo) {
+  const std::string check = COCA_CARD_CHECK;
+  const auto run = [&](const std::string& home, const std::string& sections) {
+    return shell(fmt::format("'{}' --home '{}' --out '{}' --device cpu --small --minutes 2 --only {}", check, home,
+                             at("check"), sections));
+  };
+  const std::string home = std::filesystem::path(COCA_PROGRAM).parent_path().parent_path();
+  const Outcome passed = run(home, "card,training");
+  EXPECT_EQ(passed.code, 0) << passed.out << passed.err;
+  EXPECT_THAT(passed.out, HasSubstr("passed  greedy text equals the CPU's: yes"));
+  const nlohmann::json lines = io::read_json(at("check/results.json"))["lines"];
+  EXPECT_EQ(lines.size(), 10u);
+  for (const auto& line : lines) EXPECT_EQ(line["passed"], true) << line.dump();
+  EXPECT_THAT(io::read_file(at("check/report.md")), HasSubstr("| a resumed run has the same bits |"));
+  const Outcome failed = run(at("nowhere"), "card,speed");
+  EXPECT_EQ(failed.code, 1) << failed.out;
+  EXPECT_THAT(failed.out, AllOf(HasSubstr("FAILED  section card"), HasSubstr("FAILED  section speed")));
+}
+
 TEST_F(Commands, VerifyPassesAndFails) {
   const auto golden = test::golden_dir();
   COCA_SKIP_WITHOUT(golden);

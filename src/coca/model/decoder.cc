@@ -343,6 +343,14 @@ TensorRef Decoder::forward(Context& cx, TensorRef ids, int64_t scaling_length) {
 }
 
 TrainingDecoder::TrainingDecoder(const ModelSpec& spec, int64_t B, int64_t N, const TrainingOptions& options)
+    : TrainingDecoder(spec, B, N, options, Memory::kBound) {}
+
+size_t TrainingDecoder::activation_bytes(const ModelSpec& spec, int64_t B, int64_t N, const TrainingOptions& options) {
+  return TrainingDecoder(spec, B, N, options, Memory::kPlanned).planned_bytes_;
+}
+
+TrainingDecoder::TrainingDecoder(const ModelSpec& spec, int64_t B, int64_t N, const TrainingOptions& options,
+                                 Memory memory)
     : spec_(spec),
       B_(B),
       N_(N),
@@ -356,10 +364,10 @@ TrainingDecoder::TrainingDecoder(const ModelSpec& spec, int64_t B, int64_t N, co
   COCA_CHECK(trains(spec.pattern),
              "[decoder] pattern {} is for evaluation; models train with full attention or sliding windows",
              enum_name(spec.pattern.type));
-  plan();
+  plan(memory);
 }
 
-void TrainingDecoder::plan() {
+void TrainingDecoder::plan(Memory memory) {
   const int64_t M = B_ * N_;
   const ActShape shape{.B = B_, .N = N_, .dtype = dtype_of(options_.precision)};
   ArenaPlan plan;
@@ -387,6 +395,8 @@ void TrainingDecoder::plan() {
   plan.rewind(mark);
   add("dnormed", {M, spec_.C}, dnormed_);
   plan_layer_act_grads(spec_, shape, plan, grad_acts_);
+  planned_bytes_ = plan.bytes();
+  if (memory == Memory::kPlanned) return;
   arena_.bind(plan);
   for (LayerActs& a : acts_) {
     fill_layer_acts(spec_, shape, shared, a);

@@ -138,6 +138,8 @@ class TrainingDecoder {
   // outlive the decoder; null: whole sequences again.
   void set_ring(RingAttention*);
   size_t activation_bytes() const { return arena_.bytes(); }
+  // The same without allocating them.
+  static size_t activation_bytes(const ModelSpec&, int64_t B, int64_t N, const TrainingOptions&);
   // Called within forward_backward() as soon as it has added all it will to the gradients of the head and the final
   // norm (layer L; but not of tied embeddings), and of each layer from there down. Empty: nothing is called.
   void on_gradients(std::function<void(int64_t layer)> hook) { on_gradients_ = std::move(hook); }
@@ -146,7 +148,9 @@ class TrainingDecoder {
   void gradients_done(int64_t layer) const {
     if (on_gradients_) on_gradients_(layer);
   }
-  void plan();
+  enum class Memory : uint8_t { kBound, kPlanned };
+  TrainingDecoder(const ModelSpec&, int64_t B, int64_t N, const TrainingOptions&, Memory);
+  void plan(Memory);
   void check(const Weights&, TensorRef ids, TensorRef targets) const;
   void prepare_clex(Context&, const Weights&, int64_t seq_len);
   AttentionInputs inputs(Context&, const Weights&, TensorRef document_start, const DrawnPositions&);
@@ -162,6 +166,7 @@ class TrainingDecoder {
   RingAttention* ring_ = nullptr;
   WholeSequences own_keys_;
   PositionSource positions_;
+  size_t planned_bytes_ = 0;
   Arena arena_;
   std::vector<LayerActs> acts_;  // those of all layers share what is remade
   std::vector<MutTensorRef> x_;  // L + 1 of [M, C]: x_[i] is the input of layer i

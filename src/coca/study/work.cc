@@ -52,9 +52,8 @@ MethodWork work_of(const StudyConfig& c, const std::string& method, int64_t voca
   }
   const bool again = std::ranges::find(c.ntk_methods, method) != c.ntk_methods.end();
   w.evaluations = 1 + (again ? static_cast<int64_t>(c.factors.size()) : 0);
-  w.memory = 16 * w.parameters +
-             c.batch * static_cast<int64_t>(
-                           model::TrainingDecoder(spec, 1, c.length, {.precision = c.precision}).activation_bytes());
+  w.memory = 16 * w.parameters + c.batch * static_cast<int64_t>(model::TrainingDecoder::activation_bytes(
+                                               spec, 1, c.length, {.precision = c.precision}));
   return w;
 }
 
