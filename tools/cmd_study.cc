@@ -156,8 +156,8 @@ void check_effects(const OptionFlags& flags, const study::StudyConfig& c) {
 int run(const OptionFlags& flags, const Options& options) {
   const study::StudyConfig config = study::resolve(options.config);
   check_effects(flags, config);
-  study::check_study(config, *text::load_tokenizer(config.tokenizer));
   BeforeBegin before(config.out);
+  study::check_study(config, *text::load_tokenizer(config.tokenizer));
   note_default_out(flags, config.out);
   if (options.dry_run) return dry_run(config);
   before.claim();

@@ -154,9 +154,9 @@ TEST(TrainingMemory, EqualsWhatThePolicyKeeps) {
     const int64_t grads = 2 * s.C + 2 * q + k + v + (rotary ? q + v : 0) + mlp + s.F + s.C;  // the last term is dnormed
     const int64_t whole = (s.L + 1) * s.C + s.C + 2 + 1 + s.C + grads;  // x, normed, stat, nll, stream
     const auto bytes = [&](Recompute recompute) {
-      const size_t bytes = TrainingDecoder(s, kB, kN, {.recompute = recompute}).activation_bytes();
-      EXPECT_EQ(TrainingDecoder::activation_bytes(s, kB, kN, {.recompute = recompute}), bytes);
-      return static_cast<int64_t>(bytes);
+      const size_t held = TrainingDecoder(s, kB, kN, {.recompute = recompute}).activation_bytes();
+      EXPECT_EQ(TrainingDecoder::activation_bytes(s, kB, kN, {.recompute = recompute}), held);
+      return static_cast<int64_t>(held);
     };
     EXPECT_EQ(bytes(Recompute::kNone), 4 * kM * (whole + s.L * (kept + remade))) << name;
     EXPECT_EQ(bytes(Recompute::kAttention), 4 * kM * (whole + s.L * kept + remade)) << name;
