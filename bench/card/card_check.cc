@@ -193,7 +193,7 @@ void card(Check& c) {
     c.say("{}", error.what());
   }
   const std::string file = c.work("info.json").string();
-  if (c.run("card", "coca info", c.coca({"info", "--json", file}), 30)) {
+  if (c.run("card", "coca info", {c.program("coca"), "info", "--json", file}, 30)) {
     const Json info = io::read_json(file);
     c.results["card"]["info"] = info;
     const std::string gpus = info.value("gpus", "none");
