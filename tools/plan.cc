@@ -33,12 +33,6 @@ model::ModelSpec spec_of(const std::string& model) {
   return formats::spec_from_json(io::read_json(model), model);
 }
 
-// A stage, or the whole training: what it is called, and the parameters it trains.
-struct Trained {
-  std::string name;
-  int64_t parameters = 0;
-};
-
 class Planner {
  public:
   explicit Planner(Work work) : work_(std::move(work)) {
@@ -47,15 +41,12 @@ class Planner {
     count("windows at a time", "batch", work_.batch);
     count("tokens of a window", "length", work_.length);
   }
-  void text(const char* name, const char* key, const std::string& value) {
-    plan_.json[key] = value;
-    plan_.table.rows.push_back({name, value});
-  }
-  void stage(const Trained& t, bool only) {
-    const TrainingMemory m = training_memory_parts(work_, t.parameters);
-    const std::string prefix = only ? "" : t.name + ": ";
-    ordered_json stage = {{"stage", t.name}, {"trained_parameters", t.parameters}};
-    plan_.table.rows.push_back({prefix + "trained parameters", grouped(t.parameters)});
+  // A stage, or the whole training.
+  void stage(const std::string& stage_name, int64_t trained, bool only) {
+    const TrainingMemory m = training_memory_parts(work_, trained);
+    const std::string prefix = only ? "" : stage_name + ": ";
+    ordered_json stage = {{"stage", stage_name}, {"trained_parameters", trained}};
+    plan_.table.rows.push_back({prefix + "trained parameters", grouped(trained)});
     for (const auto& [name, key, bytes] : {std::tuple("weights", "weights", m.weights),
                                            {"weights in bf16", "copy", m.copy},
                                            {"gradients", "gradients", m.gradients},
@@ -106,9 +97,9 @@ Work work_of(const Config& c, const model::ModelSpec& spec, int64_t length) {
           .batch = c.batch};
 }
 
-Plan plan_training(const std::string& file, int64_t vocabulary) {
+Plan plan_training(const std::string& file, const nlohmann::json& options, int64_t vocabulary) {
   train::TrainConfig c;
-  io::options_from_json(c, io::read_json(file), file);
+  io::options_from_json(c, options, file);
   train::check_config(c);
   if (vocabulary == 0) {
     COCA_CHECK_AS(kIo, c.tokenizer == "byte" || io::exists(c.tokenizer),
@@ -119,28 +110,25 @@ Plan plan_training(const std::string& file, int64_t vocabulary) {
   const model::ModelSpec spec = train::make_spec(c, vocabulary, std::nullopt, std::nullopt);
   Planner planner(work_of(c, spec, c.length));
   const int64_t parameters = model::parameter_count(spec);
-  planner.stage({"training", parameters}, true);
+  planner.stage("training", parameters, true);
   return planner.finish(training_disk(parameters, c.keep_checkpoints));
 }
 
-Plan plan_finetuning(const std::string& file, const std::string& model) {
+Plan plan_finetuning(const std::string& file, const nlohmann::json& options, const std::string& model) {
   train::FinetuneConfig c;
-  io::options_from_json(c, io::read_json(file), file);
+  io::options_from_json(c, options, file);
   const std::string source = model.empty() ? c.model : model;
   COCA_CHECK_AS(kIo, !source.empty() && io::exists(source),
                 "{}: its model, {}, is not here; name a model folder or a config.json like it before --plan", file,
                 source.empty() ? "none" : source);
   COCA_CHECK(!train::trains_adapter(c), "{}: trains a LoRA adapter; its memory is that of `coca finetune --dry-run`",
              file);
-  model::ModelSpec spec = spec_of(source);
+  const model::ModelSpec spec = spec_of(source);
   Planner planner(work_of(c, spec, c.length > 0 ? c.length : spec.max_position));
   const std::vector<train::Stage> stages = train::make_stages(c, spec, 1);
-  int64_t most = 0;
-  for (size_t i = 0; i < stages.size(); ++i) {
-    const int64_t trained = model::element_count(model::select_parameters(spec, stages[i].train));
-    planner.stage({fmt::format("stage {}", i + 1), trained}, stages.size() == 1);
-    most = std::max(most, trained);
-  }
+  for (size_t i = 0; i < stages.size(); ++i)
+    planner.stage(fmt::format("stage {}", i + 1), model::element_count(model::select_parameters(spec, stages[i].train)),
+                  stages.size() == 1);
   return planner.finish(training_disk(model::parameter_count(spec), c.keep_checkpoints));
 }
 
@@ -151,9 +139,9 @@ Plan memory_plan(const std::string& file, const std::string& model, int64_t voca
   COCA_CHECK_AS(kBadFile, options.is_object(),
                 "{}: not the options of coca train or coca finetune: {}; expected an object", file,
                 options.type_name());
-  if (is_finetuning(options)) return plan_finetuning(file, model);
+  if (is_finetuning(options)) return plan_finetuning(file, options, model);
   COCA_CHECK(model.empty(), "{}: trains from scratch; leave out {}", file, model);
-  return plan_training(file, vocabulary);
+  return plan_training(file, options, vocabulary);
 }
 
 }  // namespace coca::tools

@@ -17,6 +17,18 @@ using test::Args;
 using test::Outcome;
 using testing::HasSubstr;
 
+// The model's logits are no longer finite.
+void spoil(const std::string& model) {
+  std::string bytes = io::read_file(model + "/model.safetensors");
+  uint64_t header = 0;
+  std::memcpy(&header, bytes.data(), sizeof header);
+  const auto range = nlohmann::json::parse(bytes.substr(8, header)).at("embed_out.weight").at("data_offsets");
+  const float huge = 3e38f;
+  for (uint64_t i = range[0]; i < range[1]; i += sizeof huge)
+    std::memcpy(bytes.data() + 8 + header + i, &huge, sizeof huge);
+  io::write_file_atomic(model + "/model.safetensors", bytes);
+}
+
 class EvalCli : public test::CliFixture {
  protected:
   void SetUp() override {
@@ -538,16 +550,6 @@ TEST_F(EvalCli, APerplexityThatIsNotFiniteIsWrittenAndFails) {
   const Args ppl = {"eval", "ppl", "--text", text, "--lengths", "8,16"},
              stream = {"eval", "stream", "--text", text, "--tokens", "100"};
   const Args mlm = {"eval", "mlm", "--text", text, "--lengths", "16", "--model", masked};
-  const auto spoil = [](const std::string& model) {
-    std::string bytes = io::read_file(model + "/model.safetensors");
-    uint64_t header = 0;
-    std::memcpy(&header, bytes.data(), sizeof header);
-    const auto range = nlohmann::json::parse(bytes.substr(8, header)).at("embed_out.weight").at("data_offsets");
-    const float huge = 3e38f;
-    for (uint64_t i = range[0]; i < range[1]; i += sizeof huge)
-      std::memcpy(bytes.data() + 8 + header + i, &huge, sizeof huge);
-    io::write_file_atomic(model + "/model.safetensors", bytes);
-  };
   const auto run = [&](const Args& args) {
     return args == mlm ? CliFixture::coca(with(args, {"--json", at("out.json")})) : coca(args);
   };
@@ -570,15 +572,7 @@ TEST_F(EvalCli, APerplexityThatIsNotFiniteIsWrittenAndFails) {
 
 // Zeros would say that the model has not learned the task.
 TEST_F(EvalCli, RetrievalByAModelWhoseNumbersAreNotFiniteFails) {
-  const std::string file = at("run/model/model.safetensors");
-  std::string bytes = io::read_file(file);
-  uint64_t header = 0;
-  std::memcpy(&header, bytes.data(), sizeof header);
-  const auto range = nlohmann::json::parse(bytes.substr(8, header)).at("embed_out.weight").at("data_offsets");
-  const float huge = 3e38f;
-  for (uint64_t i = range[0]; i < range[1]; i += sizeof huge)
-    std::memcpy(bytes.data() + 8 + header + i, &huge, sizeof huge);
-  io::write_file_atomic(file, bytes);
+  spoil(at("run/model"));
   const auto expect_fails = [&](const Args& args, const std::string& length) {
     const Outcome o = coca(args);
     EXPECT_EQ(o.code, 1) << args[1];

@@ -128,14 +128,13 @@ int64_t cache_bytes(const std::vector<std::string>& given, const text::Tokenizer
     bytes += static_cast<int64_t>(io::file_bytes(file));
   constexpr int64_t kTokens = 100'000;  // enough for the ratio
   const data::TokenFile part = sample_tokens(given, tokenizer, {.tokens = kTokens}, split, otherwise);
-  int64_t part_bytes = 0;
   std::vector<int32_t> ids(static_cast<size_t>(std::min(part.size(), kTokens)));
   part.read(0, ids);
-  part_bytes = static_cast<int64_t>(tokenizer.decode(ids).size());
-  const int64_t each = tokenizer.vocab_size() <= 65536 ? 2 : 4;
-  return part_bytes == 0 ? 0
-                         : static_cast<int64_t>(static_cast<double>(bytes) * static_cast<double>(ids.size()) /
-                                                static_cast<double>(part_bytes) * static_cast<double>(each));
+  const size_t part_bytes = tokenizer.decode(ids).size();
+  if (part_bytes == 0) return 0;
+  const double tokens_per_byte = static_cast<double>(ids.size()) / static_cast<double>(part_bytes);
+  const double token_bytes = tokenizer.vocab_size() <= 65536 ? 2 : 4;
+  return static_cast<int64_t>(static_cast<double>(bytes) * tokens_per_byte * token_bytes);
 }
 
 std::string document_list(const std::vector<std::string>& inputs, const data::TokenFile& tokens,

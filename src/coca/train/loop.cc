@@ -202,6 +202,12 @@ int64_t Loop::stage_start(int64_t stage) const {
   return std::accumulate(first, first + stage, int64_t{0}, [](int64_t sum, const Stage& s) { return sum + s.steps; });
 }
 
+// The learning rate of the step that follows `step` steps.
+double Loop::rate_after(int64_t step) const {
+  const int64_t stage = stage_at(step);
+  return optim::learning_rate(options_.stages[static_cast<size_t>(stage)].schedule, step - stage_start(stage));
+}
+
 int64_t Loop::stage_at(int64_t step) const {
   int64_t stage = 0;
   const auto last = static_cast<int64_t>(options_.stages.size()) - 1;
@@ -255,8 +261,7 @@ std::optional<double> Loop::checked_validation(double training_loss) {
 bool Loop::one_step(StepReport& report) {
   if (const int64_t stage = stage_at(state_.step); stage != stage_) begin_stage(stage);
   report.stage = stage_;
-  report.learning_rate =
-      optim::learning_rate(options_.stages[static_cast<size_t>(stage_)].schedule, state_.step - stage_start(stage_));
+  report.learning_rate = rate_after(state_.step);
   const std::optional<double> loss = step_.forward_backward(state_.step);
   if (!loss) return false;
   report.loss = *loss;
@@ -374,17 +379,35 @@ void Loop::require_result() {
                 grouped(state_.bad_in_a_row), counted(state_.step, "step"), model, newest_text());
 }
 
-TrainSummary Loop::run(const std::function<void(const StepReport&)>& on_step) {
-  const fs::path& out = options_.checkpoints.out;
-  std::optional<MetricsFile> file;
+// Whether the validation after the checkpoint that this run began from is not in the metrics yet.
+bool Loop::row_is_to_come() {
+  const fs::path metrics = options_.checkpoints.out / "metrics.csv";
   bool validated = false;
   dist::together(ranks_, [&] {
-    if (first_rank() && state_.row && io::exists(out / "metrics.csv"))
-      validated = std::ranges::any_of(read_metrics(out / "metrics.csv"), [&](const MetricsRow& row) {
+    if (first_rank() && state_.row && io::exists(metrics))
+      validated = std::ranges::any_of(read_metrics(metrics), [&](const MetricsRow& row) {
         return row.step == state_.step && !std::isnan(row.validation_loss);
       });
   });
-  if (!data_.validation || dist::any(ranks_, validated)) state_.row.reset();
+  const bool known = dist::any(ranks_, validated);
+  return state_.row && data_.validation && !known;
+}
+
+StepReport Loop::report_of(const RowToCome& row) const {
+  return {.step = state_.step,
+          .steps = steps_,
+          .stage = stage_at(state_.step - 1),
+          .loss = row.loss,
+          .learning_rate = rate_after(state_.step - 1),
+          .grad_norm = row.grad_norm,
+          .validation_loss = {},
+          .skipped = state_.skipped};
+}
+
+TrainSummary Loop::run(const std::function<void(const StepReport&)>& on_step) {
+  const fs::path& out = options_.checkpoints.out;
+  std::optional<MetricsFile> file;
+  if (!row_is_to_come()) state_.row.reset();
   dist::together(ranks_, [&] {
     if (!first_rank()) return;
     io::write_json(out / options_.checkpoints.config_name, options_.checkpoints.config);
@@ -414,13 +437,7 @@ TrainSummary Loop::run(const std::function<void(const StepReport&)>& on_step) {
     finish_step(metrics);
   };
   if (state_.row) {  // the checkpoint was written before its validation
-    report.step = state_.step;
-    report.stage = stage_at(state_.step - 1);
-    report.learning_rate = optim::learning_rate(options_.stages[static_cast<size_t>(report.stage)].schedule,
-                                                state_.step - 1 - stage_start(report.stage));
-    report.loss = state_.row->loss;
-    report.grad_norm = state_.row->grad_norm;
-    report.skipped = state_.skipped;
+    report = report_of(*state_.row);
     summary.final_loss = state_.row->mean_loss;
     validate();
     if (dist::any(ranks_, stop_requested()) && state_.step < steps_) stop(metrics);

@@ -81,6 +81,9 @@ class Loop {
   void begin_stage(int64_t stage);
   int64_t stage_at(int64_t step) const;  // the stage of the step that follows `step` steps
   int64_t stage_start(int64_t stage) const;
+  double rate_after(int64_t step) const;
+  bool row_is_to_come();
+  StepReport report_of(const RowToCome&) const;
   std::optional<double> checked_validation(double training_loss);
   std::string newest_text() const;  // which checkpoint is the newest, for messages
   std::string stopped_text() const;
