@@ -11,6 +11,7 @@
 #include "coca/kernels/args/decode_attention.h"
 #include "coca/kernels/args/dilated_attention.h"
 #include "coca/kernels/args/embedding.h"
+#include "coca/kernels/args/head_modifiers.h"
 #include "coca/kernels/args/heads.h"
 #include "coca/kernels/args/kv_store.h"
 #include "coca/kernels/args/linear.h"

@@ -14,6 +14,7 @@ extern const ops::CrossEntropyImpl cross_entropy_row;
 extern const ops::DecodeAttentionImpl decode_attention_row;
 extern const ops::EmbeddingImpl embedding_row;
 extern const ops::GeluImpl gelu_row;
+extern const ops::HeadModifiersImpl head_modifiers_row;
 extern const ops::LinearImpl linear_row;
 extern const ops::NormImpl norm_row;
 extern const ops::ResidualImpl residual_row;
