@@ -224,6 +224,7 @@ TEST_F(CudnnAttention, TakesOnlyWhatCudnnComputesExactly) {
   EXPECT_FALSE(takes(one, {.query_start = 23}));
   EXPECT_FALSE(takes(x, {.mask = Mask::kSymmetricWindow, .window = 5}));
   EXPECT_FALSE(takes(x, {.query_start = 1}));  // the last query is behind the last key
+  EXPECT_FALSE(takes(x, {}, [&](auto& f, auto& b) { f.v = b.v = x.v.ref().narrow(3, 0, 8); }));  // narrower than k
   EXPECT_FALSE(takes(x, {}, [&](auto& f, auto& b) { f.slopes = b.slopes = slopes; }));
   EXPECT_FALSE(takes(x, {.mask = Mask::kSlidingWindow, .window = 5},
                      [&](auto& f, auto& b) { f.far = b.far = {.q = x.q, .k = x.k}; }));

@@ -22,11 +22,19 @@ struct Case {
   FarRange far_range = FarRange::kBehindWindow;
   int64_t most_distance = 0, most_position = 0;
   Mask windowed = Mask::kSlidingWindow;
+  int64_t E = 0;  // width of q and k; 0: D
+
+  int64_t key_width() const { return E > 0 ? E : D; }
+  Dims q_dims() const { return {B, N, H, key_width()}; }
+  Dims k_dims() const { return {B, S, G, key_width()}; }
+  Dims v_dims() const { return {B, S, G, D}; }
+  Dims o_dims() const { return {B, N, H, D}; }
+  Dims far_dims() const { return {B, far, G, key_width()}; }
 };
 inline std::ostream& operator<<(std::ostream& out, const Case& c) {
-  return out << fmt::format("B{} N{} S{} H{} G{} D{}{}{} window {} documents {} far {}", c.B, c.N, c.S, c.H, c.G, c.D,
-                            c.causal ? " causal" : "", c.alibi ? " alibi" : "", c.window, fmt::join(c.documents, ","),
-                            c.far);
+  return out << fmt::format("B{} N{} S{} H{} G{} E{} D{}{}{} window {} documents {} far {}", c.B, c.N, c.S, c.H, c.G,
+                            c.key_width(), c.D, c.causal ? " causal" : "", c.alibi ? " alibi" : "", c.window,
+                            fmt::join(c.documents, ","), c.far);
 }
 
 // [B, N]: for each query, the start of its document; empty without documents.

@@ -18,31 +18,34 @@ using test::as_view;
 // The queries are the last N of S tokens. Keys are split at `cuts`; the keys from S - N on are one part with a causal
 // mask.
 struct Case {
-  int64_t B, N, S, H, G, D;
+  int64_t B, N, S, H, G, E, D;
   bool alibi;
   std::vector<int64_t> cuts;
 };
 const Case kCases[] = {
-    {1, 64, 256, 2, 1, 16, false, {64, 128}}, {2, 65, 150, 4, 2, 20, true, {3}},
-    {1, 3, 90, 2, 2, 34, true, {1, 50}},      {1, 1, 2, 1, 1, 4, false, {}},
-    {1, 130, 200, 3, 1, 80, false, {40}},     {1, 1000, 2100, 1, 1, 8, false, {}},
+    {1, 64, 256, 2, 1, 16, 16, false, {64, 128}}, {2, 65, 150, 4, 2, 20, 20, true, {3}},
+    {1, 3, 90, 2, 2, 34, 34, true, {1, 50}},      {1, 1, 2, 1, 1, 4, 4, false, {}},
+    {1, 130, 200, 3, 1, 80, 80, false, {40}},     {1, 1000, 2100, 1, 1, 8, 8, false, {}},
+    {1, 64, 150, 2, 1, 32, 16, false, {64}},      {1, 4, 90, 2, 2, 10, 34, true, {30}},
 };
 
 struct Inputs {
   Tensor q, k, v, d_o, slopes;
-  Dims qd, kd;
+  Dims qd, kd, vd, od;
 };
 
 template <typename T>
 Inputs inputs_of(const Case& c) {
-  const Dims qd{c.B, c.N, c.H, c.D}, kd{c.B, c.S, c.G, c.D};
+  const Dims qd{c.B, c.N, c.H, c.E}, kd{c.B, c.S, c.G, c.E}, vd{c.B, c.S, c.G, c.D}, od{c.B, c.N, c.H, c.D};
   Inputs in{test::tensor_of<T>(qd, test::random_values(qd.product(), 1, -3, 3)),
             test::tensor_of<T>(kd, test::random_values(kd.product(), 2, -2, 2)),
-            test::tensor_of<T>(kd, test::random_values(kd.product(), 3)),
-            test::tensor_of<T>(qd, test::random_values(qd.product(), 4)),
+            test::tensor_of<T>(vd, test::random_values(vd.product(), 3)),
+            test::tensor_of<T>(od, test::random_values(od.product(), 4)),
             {},
             qd,
-            kd};
+            kd,
+            vd,
+            od};
   if (!c.alibi) return in;
   in.slopes = Tensor({c.H});
   std::ranges::copy(alibi_slopes(c.H), in.slopes.values<float>().begin());
@@ -66,7 +69,7 @@ void each_part(const Case& c, const Body& body) {
 }
 
 Results in_parts(Context& cx, const Case& c, const Inputs& in, TensorRef o_of_all) {
-  Tensor o(in.qd), lse({c.B, c.H, c.N}), dq(in.qd), dk(in.kd), dv(in.kd);
+  Tensor o(in.od), lse({c.B, c.H, c.N}), dq(in.qd), dk(in.kd), dv(in.vd);
   std::ranges::fill(lse.values<float>(), -std::numeric_limits<float>::infinity());
   std::ranges::fill(o.values<float>(), std::numeric_limits<float>::quiet_NaN());  // must not be read if lse is -inf
   each_part(c, [&](int64_t first, int64_t count, const AttentionOptions& options) {
@@ -104,7 +107,7 @@ Results in_parts(Context& cx, const Case& c, const Inputs& in, TensorRef o_of_al
 
 Results at_once(Context& cx, const Case& c, const Inputs& in, Tensor& o) {
   const AttentionOptions options{.query_start = c.S - c.N};
-  Tensor lse({c.B, c.H, c.N}), dq(in.qd, in.q.dtype()), dk(in.kd, in.q.dtype()), dv(in.kd, in.q.dtype());
+  Tensor lse({c.B, c.H, c.N}), dq(in.qd, in.q.dtype()), dk(in.kd, in.q.dtype()), dv(in.vd, in.q.dtype());
   attention_forward(cx, options, {.q = in.q, .k = in.k, .v = in.v, .slopes = in.slopes.ref(), .o = o, .lse = lse});
   attention_backward(cx, options,
                      {.q = in.q,
@@ -128,21 +131,21 @@ struct Exact {
 Exact exact(const Case& c, const Inputs& in, const Tensor& o_of_all) {
   const auto q = test::convert<double>(in.q), k = test::convert<double>(in.k), v = test::convert<double>(in.v),
              d_o = test::convert<double>(in.d_o), given = test::convert<double>(o_of_all);
-  Exact r{std::vector<double>(q.size()), std::vector<double>(static_cast<size_t>(c.B * c.H * c.N)),
-          std::vector<double>(q.size()), std::vector<double>(k.size()), std::vector<double>(k.size())};
-  const ref::AttentionSpec spec{.scale = 1.0 / std::sqrt(static_cast<float>(c.D)),
+  Exact r{std::vector<double>(d_o.size()), std::vector<double>(static_cast<size_t>(c.B * c.H * c.N)),
+          std::vector<double>(q.size()), std::vector<double>(k.size()), std::vector<double>(v.size())};
+  const ref::AttentionSpec spec{.scale = 1.0 / std::sqrt(static_cast<float>(c.E)),
                                 .query_start = c.S - c.N,
                                 .slopes = c.alibi ? in.slopes.ref().as<float>() : nullptr};
   const ref::AttentionKeys<double> keys{spec, as_view<const double, 4>(q, in.qd), as_view<const double, 4>(k, in.kd)};
   const auto lse = as_view<double, 3>(r.lse, {c.B, c.H, c.N});
-  ref::attention_forward<double>(std::span(&keys, 1), as_view<const double, 4>(v, in.kd),
-                                 as_view<double, 4>(r.o, in.qd), lse);
+  ref::attention_forward<double>(std::span(&keys, 1), as_view<const double, 4>(v, in.vd),
+                                 as_view<double, 4>(r.o, in.od), lse);
   const ref::AttentionKeyGrads<double> grads{as_view<double, 4>(r.dq, in.qd), as_view<double, 4>(r.dk, in.kd)};
-  const ref::AttentionSaved<double> saved{as_view<const double, 4>(given, in.qd),
+  const ref::AttentionSaved<double> saved{as_view<const double, 4>(given, in.od),
                                           lse};  // delta is computed from the stored o
-  ref::attention_backward<double>(std::span(&keys, 1), as_view<const double, 4>(v, in.kd),
-                                  as_view<const double, 4>(d_o, in.qd), std::span(&grads, 1),
-                                  as_view<double, 4>(r.dv, in.kd), &saved);
+  ref::attention_backward<double>(std::span(&keys, 1), as_view<const double, 4>(v, in.vd),
+                                  as_view<const double, 4>(d_o, in.od), std::span(&grads, 1),
+                                  as_view<double, 4>(r.dv, in.vd), &saved);
   return r;
 }
 
@@ -152,14 +155,14 @@ void expect_parts_match(const Case& c, const std::vector<const char*>& impls) {
   const Inputs in = inputs_of<T>(c);
   test::for_each_target([&] {
     for (const char* impl : impls) {
-      SCOPED_TRACE(fmt::format("{} N {} S {} D {}", impl, c.N, c.S, c.D));
+      SCOPED_TRACE(fmt::format("{} N {} S {} E {} D {}", impl, c.N, c.S, c.E, c.D));
       if (!runs_here("attention", impl)) continue;
       Context cx;
       cx.force_impl("attention", impl);
-      Tensor o(in.qd, in.q.dtype());
+      Tensor o(in.od, in.q.dtype());
       const Results once = at_once(cx, c, in, o), parts = in_parts(cx, c, in, o);
       const Exact r = exact(c, in, o);
-      const double terms = static_cast<double>(c.S + c.D);
+      const double terms = static_cast<double>(c.S + std::max(c.E, c.D));
       test::expect_close(parts.o, r.o, once.o, {.terms = terms}, "o");
       test::expect_close(parts.lse, r.lse, once.lse, {.terms = terms}, "lse");
       test::expect_close(parts.dq, r.dq, once.dq, {.terms = terms}, "dq");
@@ -190,7 +193,7 @@ TEST(AttentionParts, TheNumberOfThreadsDoesNotChangeABit) {
   test::expect_same_bits(
       [&] {
         Context cx;
-        Tensor o(in.qd);
+        Tensor o(in.od);
         at_once(cx, c, in, o);
         const Results r = in_parts(cx, c, in, o);
         std::vector<float> all;

@@ -26,11 +26,14 @@ struct Case {
   bool alibi = false, symmetric = false;
   int64_t far = 0;                      // number of first tokens that all queries see; the queries come after them
   std::vector<int64_t> documents = {};  // lengths, S in total
+  int64_t E = 0;                        // width of q and k; 0: D
+
+  int64_t width() const { return E > 0 ? E : D; }
 };
 std::ostream& operator<<(std::ostream& out, const Case& c) {
-  return out << fmt::format("B{} N{} S{} H{} G{} D{} window {} dilation {}{}{} far {} documents {}", c.B, c.N, c.S, c.H,
-                            c.G, c.D, c.window, fmt::join(c.dilation, ","), c.alibi ? " alibi" : "",
-                            c.symmetric ? " symmetric" : "", c.far, fmt::join(c.documents, ","));
+  return out << fmt::format("B{} N{} S{} H{} G{} D{} window {} dilation {}{}{} far {} documents {} E {}", c.B, c.N, c.S,
+                            c.H, c.G, c.D, c.window, fmt::join(c.dilation, ","), c.alibi ? " alibi" : "",
+                            c.symmetric ? " symmetric" : "", c.far, fmt::join(c.documents, ","), c.width());
 }
 
 const Case kCases[] = {
@@ -47,6 +50,8 @@ const Case kCases[] = {
     {1, 80, 83, 2, 2, 8, 5, {3, 2}, true, true, 3},
     {2, 120, 120, 2, 2, 16, 9, {3, 2}, false, false, 0, {50, 1, 69}},
     {1, 7, 100, 2, 2, 16, 9, {3, 2}, true, false, 0, {40, 60}},
+    {1, 80, 83, 4, 2, 8, 5, {3, 3, 2, 2}, true, true, 3, {}, 20},  // q and k wider than v, and narrower
+    {2, 67, 70, 2, 2, 24, 7, {1, 4}, false, false, 3, {}, 6},
 };
 
 Tensor starts_of(const Case& c) {
@@ -61,9 +66,11 @@ Tensor starts_of(const Case& c) {
   return starts;
 }
 
-Dims query_dims(const Case& c) { return {c.B, c.N, c.H, c.D}; }
-Dims key_dims(const Case& c) { return {c.B, c.S, c.G, c.D}; }
-Dims far_dims(const Case& c) { return {c.B, c.far, c.G, c.D}; }
+Dims query_dims(const Case& c) { return {c.B, c.N, c.H, c.width()}; }
+Dims value_dims(const Case& c) { return {c.B, c.S, c.G, c.D}; }
+Dims out_dims(const Case& c) { return {c.B, c.N, c.H, c.D}; }
+Dims key_dims(const Case& c) { return {c.B, c.S, c.G, c.width()}; }
+Dims far_dims(const Case& c) { return {c.B, c.far, c.G, c.width()}; }
 
 // The reference over q, k, v, far q and far k in type T.
 template <typename T>
@@ -75,8 +82,8 @@ struct Plain {
 
   Plain(const Case& c, std::span<const T> q, std::span<const T> k, std::span<const T> values, std::span<const T> far_q,
         std::span<const T> far_k)
-      : slopes(alibi_slopes(c.H)), starts(starts_of(c)), v(as_view<const T, 4>(values, key_dims(c))) {
-    const float scale = 1.0f / std::sqrt(static_cast<float>(c.D));
+      : slopes(alibi_slopes(c.H)), starts(starts_of(c)), v(as_view<const T, 4>(values, value_dims(c))) {
+    const float scale = 1.0f / std::sqrt(static_cast<float>(c.width()));
     parts.push_back({{.scale = static_cast<double>(scale),
                       .window = c.window,
                       .hidden = c.symmetric ? 1 - c.window : 0,
@@ -100,12 +107,12 @@ template <typename T>
 struct Results {
   std::vector<T> o, lse, dq, dk, dv, dq_far, dk_far;
   explicit Results(const Case& c)
-      : o(static_cast<size_t>(query_dims(c).product())),
+      : o(static_cast<size_t>(out_dims(c).product())),
         lse(static_cast<size_t>(c.B * c.H * c.N)),
-        dq(o.size()),
+        dq(static_cast<size_t>(query_dims(c).product())),
         dk(static_cast<size_t>(key_dims(c).product())),
-        dv(dk.size()),
-        dq_far(c.far > 0 ? o.size() : 0),
+        dv(static_cast<size_t>(value_dims(c).product())),
+        dq_far(c.far > 0 ? dq.size() : 0),
         dk_far(static_cast<size_t>(far_dims(c).product())) {}
 };
 
@@ -119,8 +126,8 @@ Inputs inputs_of(const Case& c) {
   };
   Inputs in{.q = make(query_dims(c), 1, 3),
             .k = make(key_dims(c), 2, 2),
-            .v = make(key_dims(c), 3, 1),
-            .d_o = make(query_dims(c), 4, 1),
+            .v = make(value_dims(c), 3, 1),
+            .d_o = make(out_dims(c), 4, 1),
             .far_q = {},
             .far_k = {}};
   if (c.far > 0) {
@@ -137,12 +144,12 @@ Results<T> reference(const Case& c, const Inputs& in) {
              far_k = convert(in.far_k);
   const Plain<T> plain(c, q, k, v, far_q, far_k);
   Results<T> r(c);
-  ref::attention_forward<T>(plain.parts, plain.v, as_view<T, 4>(r.o, query_dims(c)),
+  ref::attention_forward<T>(plain.parts, plain.v, as_view<T, 4>(r.o, out_dims(c)),
                             as_view<T, 3>(r.lse, {c.B, c.H, c.N}));
   std::vector<ref::AttentionKeyGrads<T>> grads{{as_view<T, 4>(r.dq, query_dims(c)), as_view<T, 4>(r.dk, key_dims(c))}};
   if (c.far > 0) grads.push_back({as_view<T, 4>(r.dq_far, query_dims(c)), as_view<T, 4>(r.dk_far, far_dims(c))});
-  ref::attention_backward<T>(plain.parts, plain.v, as_view<const T, 4>(d_o, query_dims(c)), grads,
-                             as_view<T, 4>(r.dv, key_dims(c)));
+  ref::attention_backward<T>(plain.parts, plain.v, as_view<const T, 4>(d_o, out_dims(c)), grads,
+                             as_view<T, 4>(r.dv, value_dims(c)));
   return r;
 }
 
@@ -163,11 +170,11 @@ Outputs run(Context& context, const Case& c, const Inputs& in) {
   std::copy(a.begin(), a.end(), slopes.values<float>().begin());
   const Tensor starts = starts_of(c);
   const DType type = in.q.dtype();
-  Outputs out{.o = Tensor(query_dims(c), type),
+  Outputs out{.o = Tensor(out_dims(c), type),
               .lse = Tensor({c.B, c.H, c.N}),
               .dq = Tensor(query_dims(c), type),
               .dk = Tensor(key_dims(c), type),
-              .dv = Tensor(key_dims(c), type),
+              .dv = Tensor(value_dims(c), type),
               .dq_far = {},
               .dk_far = {}};
   if (c.far > 0) {
@@ -201,8 +208,8 @@ Outputs run(Context& context, const Case& c, const Inputs& in) {
 // The reference's backward pass is the derivative of its dilated forward pass.
 TEST(DilatedAttention, ReferenceGradientMatchesComplexStep) {
   for (const Case& c : {Case{1, 9, 9, 2, 1, 2, 2, {3, 3}, true}, Case{1, 7, 8, 2, 2, 2, 2, {2, 1}, true, true},
-                        Case{2, 6, 8, 2, 1, 2, 2, {2, 2}, true, false, 2}}) {
-    const int64_t sizes[] = {query_dims(c).product(), key_dims(c).product(), key_dims(c).product(),
+                        Case{2, 6, 8, 2, 1, 2, 2, {2, 2}, true, false, 2, {}, 3}}) {
+    const int64_t sizes[] = {query_dims(c).product(), key_dims(c).product(), value_dims(c).product(),
                              c.far > 0 ? query_dims(c).product() : 0, far_dims(c).product()};
     const auto cut = [&](auto all) {
       std::vector<decltype(all)> pieces;
@@ -213,12 +220,12 @@ TEST(DilatedAttention, ReferenceGradientMatchesComplexStep) {
     const std::vector<float> drawn =
         test::random_values(std::accumulate(std::begin(sizes), std::end(sizes), int64_t{0}), 21, -2, 2);
     const std::vector<double> x(drawn.begin(), drawn.end());
-    const std::vector<double> weight = test::as<double>(test::random_values(query_dims(c).product(), 22, -1, 1));
+    const std::vector<double> weight = test::as<double>(test::random_values(out_dims(c).product(), 22, -1, 1));
     const auto loss = [&](std::span<const Complex> at) {
       const auto p = cut(at);
       const Plain<Complex> plain(c, p[0], p[1], p[2], p[3], p[4]);
       std::vector<Complex> o(weight.size());
-      ref::attention_forward<Complex>(plain.parts, plain.v, as_view<Complex, 4>(o, query_dims(c)), {});
+      ref::attention_forward<Complex>(plain.parts, plain.v, as_view<Complex, 4>(o, out_dims(c)), {});
       return test::weighted_sum(o, weight);
     };
     std::vector<double> actual(x.size());
@@ -228,8 +235,8 @@ TEST(DilatedAttention, ReferenceGradientMatchesComplexStep) {
     std::vector<ref::AttentionKeyGrads<double>> grads{
         {as_view<double, 4>(g[0], query_dims(c)), as_view<double, 4>(g[1], key_dims(c))}};
     if (c.far > 0) grads.push_back({as_view<double, 4>(g[3], query_dims(c)), as_view<double, 4>(g[4], far_dims(c))});
-    ref::attention_backward<double>(plain.parts, plain.v, as_view<const double, 4>(weight, query_dims(c)), grads,
-                                    as_view<double, 4>(g[2], key_dims(c)));
+    ref::attention_backward<double>(plain.parts, plain.v, as_view<const double, 4>(weight, out_dims(c)), grads,
+                                    as_view<double, 4>(g[2], value_dims(c)));
     test::expect_gradient(actual, test::complex_step_gradient(x, loss), "dilated attention");
   }
 }
@@ -243,7 +250,7 @@ TEST(DilatedAttention, ValuesAndGradientsMatchTheReferenceOnEveryTarget) {
     double score = 0;
     for (const double l : expected.lse) score = std::max(score, std::abs(l));
     const double keys = static_cast<double>(2 * c.window + c.far), rows = static_cast<double>(c.N * c.H / c.G);
-    const double D = static_cast<double>(c.D) + 4 * score * score;  // as in attention_test.cc
+    const double D = static_cast<double>(std::max(c.width(), c.D)) + 4 * score * score;  // as in attention_test.cc
     test::for_each_target([&] {
       for (const char* impl : {"cpu", "ref"}) {
         SCOPED_TRACE(impl);

@@ -15,18 +15,19 @@ constexpr std::string_view kOp = "attention";
 
 void check_attention(const Site& at, const AttentionOptions& options, TensorRef q, TensorRef k, TensorRef v,
                      TensorRef slopes) {
-  COCA_CHECK(q.rank() == 4 && k.rank() == 4, "[attention] q {} and k {} must be [B, N, H, D] and [B, S, G, D]",
-             q.shape.text(), k.shape.text());
+  COCA_CHECK(q.rank() == 4 && k.rank() == 4 && v.rank() == 4,
+             "[attention] q {}, k {} and v {} must be [B, N, H, E], [B, S, G, E] and [B, S, G, D]", q.shape.text(),
+             k.shape.text(), v.shape.text());
   check_heads(at, "q", q, q.shape, kF32OrBF16);
   check_heads(at, "k", k, {q.size(0), k.size(1), k.size(2), q.size(3)}, std::span(&q.dtype, 1));
-  check_heads(at, "v", v, k.shape, std::span(&q.dtype, 1));
+  check_heads(at, "v", v, {k.size(0), k.size(1), k.size(2), v.size(3)}, std::span(&q.dtype, 1));
   COCA_CHECK(k.size(2) > 0 && q.size(2) % k.size(2) == 0, "[attention] H={} must be a multiple of G={}", q.size(2),
              k.size(2));
   if (!slopes.empty()) check_dtype(at, "slopes", slopes, DType::kF32);
   COCA_CHECK(slopes.empty() || slopes.shape == Dims({q.size(2)}), "[attention] slopes {} must be [{}]",
              slopes.shape.text(), q.size(2));
   COCA_CHECK(options.query_start >= 0, "[attention] query_start={} is negative", options.query_start);
-  COCA_CHECK(options.scale >= 0, "[attention] scale={} must be positive (0: 1/sqrt(D))", options.scale);
+  COCA_CHECK(options.scale >= 0, "[attention] scale={} must be positive (0: 1/sqrt(E))", options.scale);
   COCA_CHECK(options.spacing >= 1 && options.first_place >= 0,
              "[attention] spacing={} must be at least 1 and first_place={} must not be negative", options.spacing,
              options.first_place);
@@ -35,16 +36,20 @@ void check_attention(const Site& at, const AttentionOptions& options, TensorRef 
              windowed ? "at least 1 with a window" : "0 without a window");
 }
 
-void check_far(const Site& at, const AttentionOptions& options, const FarKeys& far, TensorRef q, TensorRef k) {
+// As x, with heads of the width of y.
+Dims with_width(TensorRef x, TensorRef y) { return {x.size(0), x.size(1), x.size(2), y.size(3)}; }
+
+void check_far(const Site& at, const AttentionOptions& options, const FarKeys& far, TensorRef q, TensorRef k,
+               TensorRef v) {
   if (far.q.empty() && far.k.empty()) return;
   COCA_CHECK(
       options.mask == Mask::kSlidingWindow || (options.mask == Mask::kSymmetricWindow && far.range == FarRange::kAll),
       "[attention] far keys need a sliding window, or a symmetric window and FarRange::kAll");
   check_heads(at, "far.q", far.q, q.shape, std::span(&q.dtype, 1));
   COCA_CHECK(far.k.rank() == 4 && (far.k.size(1) <= k.size(1) || !far.v.empty()),
-             "[attention] far.k {} must be [B, F, G, D] with F at most {}", far.k.shape.text(), k.size(1));
+             "[attention] far.k {} must be [B, F, G, E] with F at most {}", far.k.shape.text(), k.size(1));
   check_heads(at, "far.k", far.k, {k.size(0), far.k.size(1), k.size(2), k.size(3)}, std::span(&q.dtype, 1));
-  if (!far.v.empty()) check_heads(at, "far.v", far.v, far.k.shape, std::span(&q.dtype, 1));
+  if (!far.v.empty()) check_heads(at, "far.v", far.v, with_width(far.k, v), std::span(&q.dtype, 1));
   COCA_CHECK(far.most_distance >= 0 && far.most_position >= 0,
              "[attention] far.most_distance={} and far.most_position={} must not be negative", far.most_distance,
              far.most_position);
@@ -81,10 +86,10 @@ void attention_forward(Context& context, const AttentionOptions& options, const 
   const Site at(kOp, context);
   check_attention(at, options, a.q, a.k, a.v, a.slopes);
   check_documents(at, options, a.q, a.document_start);
-  check_far(at, options, a.far, a.q, a.k);
+  check_far(at, options, a.far, a.q, a.k, a.v);
   const bool parts = check_parts(a.write, a.far);
   COCA_CHECK(!parts || !a.lse.empty(), "[attention] keys in parts need lse");
-  check_heads(at, "o", a.o, a.q.shape, parts ? std::span<const DType>(kF32) : std::span(&a.q.dtype, 1));
+  check_heads(at, "o", a.o, with_width(a.q, a.v), parts ? std::span<const DType>(kF32) : std::span(&a.q.dtype, 1));
   const Dims lse_shape{a.q.size(0), a.q.size(2), a.q.size(1)};
   if (!a.lse.empty()) check_dtype(at, "lse", a.lse, DType::kF32);
   COCA_CHECK(a.lse.empty() || a.lse.shape == lse_shape, "[attention] lse has shape {}; expected {}", a.lse.shape.text(),
@@ -97,10 +102,10 @@ void attention_backward(Context& context, const AttentionOptions& options, const
   const Site at(kOp, context);
   check_attention(at, options, a.q, a.k, a.v, a.slopes);
   check_documents(at, options, a.q, a.document_start);
-  check_far(at, options, a.far, a.q, a.k);
+  check_far(at, options, a.far, a.q, a.k, a.v);
   const auto same = std::span(&a.q.dtype, 1);
-  check_heads(at, "o", a.o, a.q.shape, same);
-  check_heads(at, "d_o", a.d_o, a.q.shape, same);
+  check_heads(at, "o", a.o, with_width(a.q, a.v), same);
+  check_heads(at, "d_o", a.d_o, with_width(a.q, a.v), same);
   const bool parts = check_parts(a.write, a.far);
   const auto sums = parts ? std::span<const DType>(kF32) : same;
   check_heads(at, "dq", a.dq, a.q.shape, sums);
@@ -109,7 +114,7 @@ void attention_backward(Context& context, const AttentionOptions& options, const
   if (!a.far.k.empty()) {
     check_heads(at, "dq_far", a.dq_far, a.q.shape, same);
     check_heads(at, "dk_far", a.dk_far, a.far.k.shape, same);
-    if (!a.far.v.empty()) check_heads(at, "dv_far", a.dv_far, a.far.k.shape, same);
+    if (!a.far.v.empty()) check_heads(at, "dv_far", a.dv_far, with_width(a.far.k, a.v), same);
   }
   const Dims lse_shape{a.q.size(0), a.q.size(2), a.q.size(1)};
   check_dtype(at, "lse", a.lse, DType::kF32);

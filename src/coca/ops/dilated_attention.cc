@@ -148,16 +148,26 @@ struct FarSums {
   Context& context;
   MutTensorRef dk, dv, dk_sum, dv_sum;
 
-  FarSums(Context& context_, TensorRef k) : context(context_) {
+  FarSums(Context& context_, TensorRef k, int64_t D) : context(context_) {
     if (k.empty()) return;
-    const auto numbers = static_cast<size_t>(k.numel()), own = (numbers * dtype_size(k.dtype) + 63) / 64 * 64;
-    auto* memory =
-        static_cast<std::byte*>(context.scratch(2 * own + 2 * numbers * sizeof(float), ScratchUser::kDilated));
-    const Device device = context.device();
-    dk = {memory, k.dtype, k.shape, device};
-    dv = {memory + own, k.dtype, k.shape, device};
-    dk_sum = {memory + 2 * own, DType::kF32, k.shape, device};
-    dv_sum = {memory + 2 * own + numbers * sizeof(float), DType::kF32, k.shape, device};
+    const Dims values{k.size(0), k.size(1), k.size(2), D};
+    const auto bytes = [](const Dims& dims, DType type) {
+      return (static_cast<size_t>(dims.product()) * dtype_size(type) + 63) / 64 * 64;
+    };
+    struct Wanted {
+      MutTensorRef& to;
+      DType type;
+      const Dims& dims;
+    };
+    const Wanted all[] = {
+        {dk, k.dtype, k.shape}, {dv, k.dtype, values}, {dk_sum, DType::kF32, k.shape}, {dv_sum, DType::kF32, values}};
+    size_t total = 0;
+    for (const Wanted& w : all) total += bytes(w.dims, w.type);
+    auto* memory = static_cast<std::byte*>(context.scratch(total, ScratchUser::kDilated));
+    for (const Wanted& w : all) {
+      w.to = {memory, w.type, w.dims, context.device()};
+      memory += bytes(w.dims, w.type);
+    }
     zero_heads(context, dk_sum);
     zero_heads(context, dv_sum);
   }
@@ -170,7 +180,7 @@ struct FarSums {
 
 void backward_run(Context& context, const AttentionOptions& options, const HeadSpan& span, const AttentionBackward& a,
                   const AttentionBackward& whole) {
-  FarSums far(context, a.far.k);
+  FarSums far(context, a.far.k, a.v.size(3));
   for (int64_t r = 0; r < span.dilation; ++r) {
     const Residue residue(context, r, span.dilation, options.query_start, a.q.size(1), a.document_start);
     AttentionBackward part = a;
@@ -204,7 +214,7 @@ void backward_run(Context& context, const AttentionOptions& options, const HeadS
 
 void dilated_attention_forward(Context& context, const DilatedAttentionOptions& options, const AttentionForward& a) {
   COCA_CHECK(a.q.rank() == 4 && a.k.rank() == 4,
-             "[dilated_attention] q {} and k {} must be [B, N, H, D] and [B, S, G, D]", a.q.shape.text(),
+             "[dilated_attention] q {} and k {} must be [B, N, H, E] and [B, S, G, E]", a.q.shape.text(),
              a.k.shape.text());
   const std::vector<HeadSpan> runs = runs_of(options, a.k.size(1), a.q.size(2), a.k.size(2));
   if (runs.size() == 1 && runs.front().dilation == 1) return attention_forward(context, options.attention, a);
@@ -228,7 +238,7 @@ void dilated_attention_forward(Context& context, const DilatedAttentionOptions& 
 
 void dilated_attention_backward(Context& context, const DilatedAttentionOptions& options, const AttentionBackward& a) {
   COCA_CHECK(a.q.rank() == 4 && a.k.rank() == 4,
-             "[dilated_attention] q {} and k {} must be [B, N, H, D] and [B, S, G, D]", a.q.shape.text(),
+             "[dilated_attention] q {} and k {} must be [B, N, H, E] and [B, S, G, E]", a.q.shape.text(),
              a.k.shape.text());
   const std::vector<HeadSpan> runs = runs_of(options, a.k.size(1), a.q.size(2), a.k.size(2));
   if (runs.size() == 1 && runs.front().dilation == 1) return attention_backward(context, options.attention, a);

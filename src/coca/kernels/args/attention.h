@@ -15,7 +15,7 @@ namespace coca::ops {
 enum class Mask : uint8_t { kNone, kCausal, kSlidingWindow, kSymmetricWindow };
 
 struct AttentionOptions {
-  float scale = 0.0f;  // positive; 0 selects 1/sqrt(D)
+  float scale = 0.0f;  // positive; 0 selects 1/sqrt(E)
   Mask mask = Mask::kCausal;
   // With windows only: visible keys on each side of a query, itself included (>= 1); others are skipped in blocks.
   int64_t window = 0;
@@ -33,16 +33,17 @@ enum class FarRange : uint8_t {
   kAll,           // all, for every query; the caller keeps them out of the window (document_start)
 };
 struct FarKeys {
-  TensorRef q, k;  // [B, N, H, D]  [B, F, G, D]; empty: none
+  TensorRef q, k;  // [B, N, H, E]  [B, F, G, E]; empty: none
   TensorRef v;     // [B, F, G, D]; empty: the first F of v, F <= S
   FarRange range = FarRange::kBehindWindow;
   // For ALiBi, the largest distance of a key and the largest position of a query that count; 0: no limit.
   int64_t most_distance = 0, most_position = 0;
 };
 
-// Query head h uses key/value head h / (H / G). Any strides, with an innermost stride of 1.
+// Query head h uses key/value head h / (H / G). Any strides, with an innermost stride of 1. The width E of queries and
+// keys may differ from the width D of values and o.
 struct AttentionForward {
-  TensorRef q, k, v;  // [B, N, H, D]  [B, S, G, D]  [B, S, G, D]
+  TensorRef q, k, v;  // [B, N, H, E]  [B, S, G, E]  [B, S, G, D]
   TensorRef slopes;   // [H] f32: adds -slope_h * |m - n| to the scaled score (ALiBi); empty: none
   // [B, N] i32, rows contiguous: packed documents. Keys before this index, at which the query's document begins, are
   // not visible. 0 <= document_start <= query_start + n, not decreasing along n; not with Mask::kNone. The caller cuts
@@ -58,8 +59,8 @@ struct AttentionForward {
 struct AttentionBackward {
   TensorRef q, k, v, slopes, document_start;  // as above
   FarKeys far;
-  TensorRef o, lse, d_o;
-  MutTensorRef dq, dk, dv;      // written (=); may be strided views
+  TensorRef o, lse, d_o;        // [B, N, H, D]  [B, H, N]  [B, N, H, D]
+  MutTensorRef dq, dk, dv;      // of q, k and v, written (=); may be strided views
   MutTensorRef dq_far, dk_far;  // of far.q and far.k, written; with far keys
   MutTensorRef dv_far;          // of far.v, written; for far keys with values of their own (others add to dv)
   // kAccumulate: the keys are a part of all keys, and o and lse are those of all. dq, dk and dv are f32, whatever q is,

@@ -30,18 +30,19 @@ inline int64_t padded(int64_t n) { return (n + kPad - 1) / kPad * kPad; }
 HWY_BEFORE_NAMESPACE();
 namespace coca::cpu::HWY_NAMESPACE {
 
-// A packed key block: K^T [steps(D), kTile], then V [key_steps(kTile), padded(D)].
-template <class E>
-int64_t packed_elements(int64_t D) {
-  return steps<E>(D) * kTile + key_steps<E>(kTile) * padded(D);
+// A packed key block: K^T [steps(E), kTile], then V [key_steps(kTile), padded(D)].
+template <class Op>
+int64_t packed_elements(HeadWidths w) {
+  return steps<Op>(w.E) * kTile + key_steps<Op>(kTile) * padded(w.D);
 }
 
-template <class E, class S>
-void pack_block(const AttentionParams<S>& p, int64_t b, int64_t g, int64_t block, E* packed) {
-  const int64_t D = p.k.size(3), key0 = block * kTile, rows = std::min(kTile, p.k.size(1) - key0);
-  E* k_t = packed + block * packed_elements<E>(D);
-  pack_transposed(p.k.ptr(b, key0, g), p.k.stride(1), rows, D, k_t);
-  pack_keys(p.v.ptr(b, key0, g), p.v.stride(1), rows, D, k_t + steps<E>(D) * kTile);
+template <class Op, class S>
+void pack_block(const AttentionParams<S>& p, int64_t b, int64_t g, int64_t block, Op* packed) {
+  const HeadWidths widths = widths_of(p);
+  const int64_t key0 = block * kTile, rows = std::min(kTile, p.k.size(1) - key0);
+  Op* k_t = packed + block * packed_elements<Op>(widths);
+  pack_transposed(p.k.ptr(b, key0, g), p.k.stride(1), rows, widths.E, k_t);
+  pack_keys(p.v.ptr(b, key0, g), p.v.stride(1), rows, widths.D, k_t + steps<Op>(widths.E) * kTile);
 }
 
 // Query rows of a tile are computed in fp32 and leave as S.
@@ -70,53 +71,55 @@ HWY_INLINE void scale_row(float* row, float factor, int64_t Dp) {
 }
 
 // One query block's sums while its keys are walked.
-template <class E>
+template <class Op>
 struct BlockWork {
-  float* o;          // [kTile, Dp]
-  float* s;          // [kTile, kTile]
-  E* q;              // [kTile, width]
-  E* probabilities;  // [kTile, ld]; floats replace their scores
+  float* o;           // [kTile, Dp]
+  float* s;           // [kTile, kTile]
+  Op* q;              // [kTile, width]
+  Op* probabilities;  // [kTile, ld]; floats replace their scores
   RowState state;
 };
 
 // The keys of p, added to the earlier keys of the rows.
-template <class E, class S>
-void walk_keys(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t n0, int64_t rows, const E* packed,
-               BlockWork<E>& w) {
-  const int64_t D = p.q.size(3), Dp = padded(D), width = row_steps<E>(D), ld = key_steps<E>(kTile);
+template <class Op, class S>
+void walk_keys(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t n0, int64_t rows, const Op* packed,
+               BlockWork<Op>& w) {
+  const int64_t E = p.q.size(3), D = p.v.size(3);
+  const int64_t Dp = padded(D), width = row_steps<Op>(E), ld = key_steps<Op>(kTile);
   const float slope = p.slopes ? p.slopes[h] : 0.0f, factor = p.slopes ? 1.0f : p.scale;
   const int64_t key_begin = seen_keys(p, b, n0).begin / kTile * kTile, key_end = seen_keys(p, b, n0 + rows - 1).end;
-  pack_rows(p.q.ptr(b, n0, h), p.q.stride(1), rows, D, w.q);
+  pack_rows(p.q.ptr(b, n0, h), p.q.stride(1), rows, E, w.q);
   for (int64_t key0 = key_begin; key0 < key_end; key0 += kTile) {
-    const E* k_t = packed + key0 / kTile * packed_elements<E>(D);
-    const E* v = k_t + steps<E>(D) * kTile;
+    const Op* k_t = packed + key0 / kTile * packed_elements<Op>({E, D});
+    const Op* v = k_t + steps<Op>(E) * kTile;
     for_strips(p, b, n0, rows, key0, [&](int64_t r0, int64_t strip, const Seen& columns) HWY_ATTR {
-      const int64_t c0 = columns.begin, k0 = key_steps<E>(c0);
-      block_gemm<false, E>({strip, padded(columns.end) - c0, steps<E>(D), w.q + r0 * width, width, 1, k_t + c0, kTile,
-                            w.s + r0 * kTile + c0, kTile});
+      const int64_t c0 = columns.begin, k0 = key_steps<Op>(c0);
+      block_gemm<false, Op>({strip, padded(columns.end) - c0, steps<Op>(E), w.q + r0 * width, width, 1, k_t + c0, kTile,
+                             w.s + r0 * kTile + c0, kTile});
       for (int64_t r = r0; r < r0 + strip; ++r) {
         finish_scores(p, slope, b, n0 + r, key0, columns, w.s + r * kTile);
         const float decay = softmax_row(factor, c0, padded(columns.end), w.s + r * kTile, w.probabilities + r * ld,
                                         w.state.max[r], w.state.sum[r]);
         if (decay != 1.0f) scale_row(w.o + r * Dp, decay, Dp);
       }
-      block_gemm<true, E>({strip, Dp, key_steps<E>(columns.end - c0), w.probabilities + r0 * ld + k0, ld, 1,
-                           v + k0 * Dp, Dp, w.o + r0 * Dp, Dp});
+      block_gemm<true, Op>({strip, Dp, key_steps<Op>(columns.end - c0), w.probabilities + r0 * ld + k0, ld, 1,
+                            v + k0 * Dp, Dp, w.o + r0 * Dp, Dp});
     });
   }
 }
 
-template <class E, class S>
+template <class Op, class S>
 void forward_block(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t query_block, const PackedKeys& packed,
                    float* work) {
-  const int64_t N = p.q.size(1), D = p.q.size(3), Dp = padded(D);
+  const int64_t E = p.q.size(3), D = p.v.size(3);
+  const int64_t N = p.q.size(1), Dp = padded(D);
   const int64_t n0 = query_block * kTile, rows = std::min(kTile, N - n0);
-  BlockWork<E> w;
+  BlockWork<Op> w;
   w.o = work;
   w.s = w.o + kTile * Dp;
-  w.q = reinterpret_cast<E*>(w.s + kTile * kTile);
-  w.probabilities = reinterpret_cast<E*>(w.s);
-  if constexpr (kPairs<E>) w.probabilities = w.q + kTile * row_steps<E>(D);
+  w.q = reinterpret_cast<Op*>(w.s + kTile * kTile);
+  w.probabilities = reinterpret_cast<Op*>(w.s);
+  if constexpr (kPairs<Op>) w.probabilities = w.q + kTile * row_steps<Op>(E);
   std::memset(w.o, 0, static_cast<size_t>(rows * Dp) * sizeof(float));
   std::fill_n(w.state.max, kTile, kNegInf);
   std::fill_n(w.state.sum, kTile, 0.0f);
@@ -128,8 +131,8 @@ void forward_block(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t qu
     w.state.sum[r] = 1.0f;
     std::copy_n(p.o_sum.ptr(b, n0 + r, h), D, w.o + r * Dp);
   }
-  walk_keys(p, b, h, n0, rows, static_cast<const E*>(packed.keys), w);
-  if (p.far) walk_keys(*p.far, b, h, n0, rows, static_cast<const E*>(packed.far), w);
+  walk_keys(p, b, h, n0, rows, static_cast<const Op*>(packed.keys), w);
+  if (p.far) walk_keys(*p.far, b, h, n0, rows, static_cast<const Op*>(packed.far), w);
   for (int64_t r = 0; r < rows; ++r) {
     const float sum = w.state.sum[r], inverse = sum > 0.0f || std::isnan(sum) ? 1.0f / sum : 0.0f;
     if (p.o_sum.empty())
@@ -155,9 +158,9 @@ IndexRange row_keys(const AttentionParams<S>& p, int64_t b, int64_t n) {
 template <class S>
 int64_t row_scores(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t n, float* scores) {
   const auto [begin, end] = row_keys(p, b, n);
-  const int64_t D = p.q.size(3), g = h / (p.q.size(2) / p.k.size(2)), m = p.query_start + n;
+  const int64_t E = p.q.size(3), g = h / (p.q.size(2) / p.k.size(2)), m = p.query_start + n;
   for (int64_t s = begin; s < end; ++s) {
-    float score = dot(p.q.ptr(b, n, h), p.k.ptr(b, s, g), D) * p.scale;
+    float score = dot(p.q.ptr(b, n, h), p.k.ptr(b, s, g), E) * p.scale;
     if (p.slopes) score -= p.slopes[h] * static_cast<float>(biased_distance(p, m, s));
     scores[s - begin] = score;
   }
@@ -168,7 +171,7 @@ template <class S>
 void add_row_values(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t n, const float* probabilities,
                     float* o) {
   const auto [begin, end] = row_keys(p, b, n);
-  const int64_t D = p.q.size(3), g = h / (p.q.size(2) / p.k.size(2));
+  const int64_t D = p.v.size(3), g = h / (p.q.size(2) / p.k.size(2));
   for (int64_t s = begin; s < end; ++s) {
     const S* v = p.v.ptr(b, s, g);
     const float probability = probabilities[s - begin];
@@ -180,7 +183,7 @@ void add_row_values(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t n
 
 template <class S>
 void forward_row(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t n, float* work) {
-  const int64_t D = p.q.size(3);
+  const int64_t D = p.v.size(3);
   float* scores = work;
   float* o = work + p.k.size(1) + (p.far ? p.far->k.size(1) : 0);
   const int64_t near = row_scores(p, b, h, n, scores),
@@ -213,47 +216,48 @@ void forward_row(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t n, f
 }
 
 // Work space of one part of the backward pass, zero-padded. The parts' keys:
-template <class E>
+template <class Op>
 struct KeyWork {
-  E *k, *k_t, *v_t;  // [key_steps, Dp] a block; blocks of [steps(D), kTile]
-  float *dk, *dv;    // [keys, Dp]
+  Op *k, *k_t, *v_t;  // [key_steps, Ep] a block; blocks of [steps(E), kTile] and [steps(D), kTile]
+  float *dk, *dv;     // [keys, Ep] [keys, Dp]
 };
 // ... and one query head, from the block of the first query that attends to them to that of the last:
-template <class E>
+template <class Op>
 struct QueryWork {
-  E *q, *d_o;                           // [queries, row_steps(D)]
-  E *q_steps, *do_steps;                // [steps(queries), Dp]; floats: the same as q and d_o
-  float *dq, *delta;                    // [queries, Dp]; [queries] sum over d of o * do
-  float *p, *ds;                        // [kTile, kTile]
-  E *p_queries, *ds_queries, *ds_keys;  // pairs only: over queries [kTile / 2, kTile], over keys [kTile, kTile / 2]
+  Op *q, *d_o;                           // [queries, row_steps(E)] [queries, row_steps(D)]
+  Op *q_steps, *do_steps;                // [steps(queries), Ep] [steps(queries), Dp]; floats: the same as q and d_o
+  float *dq, *delta;                     // [queries, Ep]; [queries] sum over d of o * do
+  float *p, *ds;                         // [kTile, kTile]
+  Op *p_queries, *ds_queries, *ds_keys;  // pairs only: over queries [kTile / 2, kTile], over keys [kTile, kTile / 2]
 };
 
-template <class E>
-void carve(void* memory, int64_t N, int64_t blocks, int64_t D, KeyWork<E>& k, QueryWork<E>& q) {
-  const int64_t Dp = padded(D), keys = blocks * kTile, Np = attention_blocks(N) * kTile;
+template <class Op>
+void carve(void* memory, int64_t N, int64_t blocks, HeadWidths widths, KeyWork<Op>& k, QueryWork<Op>& q) {
+  const int64_t E = widths.E, D = widths.D;
+  const int64_t Ep = padded(E), Dp = padded(D), keys = blocks * kTile, Np = attention_blocks(N) * kTile;
   auto* at = static_cast<std::byte*>(memory);
   const auto take = [&at]<class T>(T*& slot, int64_t count) {
     slot = reinterpret_cast<T*>(at);
     at += static_cast<size_t>(count) * sizeof(T);
   };
-  take(k.k, blocks * key_steps<E>(kTile) * Dp);
-  take(k.k_t, blocks * steps<E>(D) * kTile);
-  take(k.v_t, blocks * steps<E>(D) * kTile);
-  take(k.dk, keys * Dp);
+  take(k.k, blocks * key_steps<Op>(kTile) * Ep);
+  take(k.k_t, blocks * steps<Op>(E) * kTile);
+  take(k.v_t, blocks * steps<Op>(D) * kTile);
+  take(k.dk, keys * Ep);
   take(k.dv, keys * Dp);
-  take(q.q, Np * row_steps<E>(D));
-  take(q.d_o, Np * row_steps<E>(D));
+  take(q.q, Np * row_steps<Op>(E));
+  take(q.d_o, Np * row_steps<Op>(D));
   q.q_steps = q.q;
   q.do_steps = q.d_o;
-  if constexpr (kPairs<E>) {
-    take(q.q_steps, steps<E>(Np) * Dp);
-    take(q.do_steps, steps<E>(Np) * Dp);
+  if constexpr (kPairs<Op>) {
+    take(q.q_steps, steps<Op>(Np) * Ep);
+    take(q.do_steps, steps<Op>(Np) * Dp);
   }
-  take(q.dq, Np * Dp);
+  take(q.dq, Np * Ep);
   take(q.delta, Np);
   take(q.p, kTile * kTile);
   take(q.ds, kTile * kTile);
-  if constexpr (kPairs<E>) {
+  if constexpr (kPairs<Op>) {
     take(q.p_queries, kTile * kTile / 2);
     take(q.ds_queries, kTile * kTile / 2);
     take(q.ds_keys, kTile * kTile / 2);
@@ -277,8 +281,8 @@ HWY_INLINE void gradient_row(float factor, const Seen& columns, float lse, float
 }
 
 // Rounds a strip's p and ds into the three forms of pairs. An odd last row is paired with zeros.
-template <class E>
-HWY_INLINE void pair_strip(const QueryWork<E>& w, int64_t r0, int64_t strip, const Seen& columns) {
+template <class Op>
+HWY_INLINE void pair_strip(const QueryWork<Op>& w, int64_t r0, int64_t strip, const Seen& columns) {
   const hn::ScalableTag<float> d;
   const hn::RebindToUnsigned<decltype(d)> du;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d)), width = padded(columns.end);
@@ -301,51 +305,53 @@ HWY_INLINE void pair_strip(const QueryWork<E>& w, int64_t r0, int64_t strip, con
 
 // The gradients that one key block and one query block give each other. key0 and n0 count from the tensors' beginning,
 // kb and q0 from that of the work space.
-template <class E, class S>
-void backward_tile(const AttentionParams<S>& a, int64_t b, int64_t h, const KeyWork<E>& k, const QueryWork<E>& w,
+template <class Op, class S>
+void backward_tile(const AttentionParams<S>& a, int64_t b, int64_t h, const KeyWork<Op>& k, const QueryWork<Op>& w,
                    int64_t key0, int64_t kb, int64_t n0, int64_t q0) {
-  const int64_t D = a.q.size(3), Dp = padded(D), width = row_steps<E>(D), rows = std::min(kTile, a.q.size(1) - n0);
-  const int64_t ld = key_steps<E>(kTile);
+  const int64_t E = a.q.size(3), D = a.v.size(3);
+  const int64_t Ep = padded(E), Dp = padded(D), width = row_steps<Op>(E), do_width = row_steps<Op>(D);
+  const int64_t rows = std::min(kTile, a.q.size(1) - n0), ld = key_steps<Op>(kTile);
   const float slope = a.slopes ? a.slopes[h] : 0.0f, factor = a.slopes ? 1.0f : a.scale;
   const float* lse = a.lse.ptr(b, h);
   const int64_t lse_step = a.lse.stride(2);
-  const E* k_t = k.k_t + kb * steps<E>(D) * kTile;
-  const E* v_t = k.v_t + kb * steps<E>(D) * kTile;
-  const E* k_rows = k.k + kb * key_steps<E>(kTile) * Dp;
+  const Op* k_t = k.k_t + kb * steps<Op>(E) * kTile;
+  const Op* v_t = k.v_t + kb * steps<Op>(D) * kTile;
+  const Op* k_rows = k.k + kb * key_steps<Op>(kTile) * Ep;
   for_strips(a, b, n0, rows, key0, [&](int64_t r0, int64_t strip, const Seen& columns) HWY_ATTR {
     const int64_t c0 = columns.begin, count = columns.end - c0, wide = padded(columns.end) - c0, at = q0 + r0;
-    block_gemm<false, E>(
-        {strip, wide, steps<E>(D), w.q + at * width, width, 1, k_t + c0, kTile, w.p + r0 * kTile + c0, kTile});
-    block_gemm<false, E>(
-        {strip, wide, steps<E>(D), w.d_o + at * width, width, 1, v_t + c0, kTile, w.ds + r0 * kTile + c0, kTile});
+    block_gemm<false, Op>(
+        {strip, wide, steps<Op>(E), w.q + at * width, width, 1, k_t + c0, kTile, w.p + r0 * kTile + c0, kTile});
+    block_gemm<false, Op>({strip, wide, steps<Op>(D), w.d_o + at * do_width, do_width, 1, v_t + c0, kTile,
+                           w.ds + r0 * kTile + c0, kTile});
     for (int64_t r = r0; r < r0 + strip; ++r) {
       finish_scores(a, slope, b, n0 + r, key0, columns, w.p + r * kTile);
       gradient_row(factor, columns, lse[(n0 + r) * lse_step], w.delta[q0 + r], w.p + r * kTile, w.ds + r * kTile);
     }
-    if constexpr (kPairs<E>) pair_strip(w, r0, strip, columns);
-    const int64_t over = steps<E>(strip), from = steps<E>(r0), rows_at = steps<E>(at), key_at = (kb * kTile + c0) * Dp;
-    block_gemm<true, E>(
-        {count, Dp, over, w.p_queries + from * kTile + c0, 1, kTile, w.do_steps + rows_at * Dp, Dp, k.dv + key_at, Dp});
-    block_gemm<true, E>(
-        {count, Dp, over, w.ds_queries + from * kTile + c0, 1, kTile, w.q_steps + rows_at * Dp, Dp, k.dk + key_at, Dp});
-    block_gemm<true, E>({strip, Dp, key_steps<E>(count), w.ds_keys + r0 * ld + key_steps<E>(c0), ld, 1,
-                         k_rows + key_steps<E>(c0) * Dp, Dp, w.dq + at * Dp, Dp});
+    if constexpr (kPairs<Op>) pair_strip(w, r0, strip, columns);
+    const int64_t over = steps<Op>(strip), from = steps<Op>(r0), rows_at = steps<Op>(at), key_at = kb * kTile + c0;
+    block_gemm<true, Op>({count, Dp, over, w.p_queries + from * kTile + c0, 1, kTile, w.do_steps + rows_at * Dp, Dp,
+                          k.dv + key_at * Dp, Dp});
+    block_gemm<true, Op>({count, Ep, over, w.ds_queries + from * kTile + c0, 1, kTile, w.q_steps + rows_at * Ep, Ep,
+                          k.dk + key_at * Ep, Ep});
+    block_gemm<true, Op>({strip, Ep, key_steps<Op>(count), w.ds_keys + r0 * ld + key_steps<Op>(c0), ld, 1,
+                          k_rows + key_steps<Op>(c0) * Ep, Ep, w.dq + at * Ep, Ep});
   });
 }
 
 // All keys of the part against these queries (whole blocks) of one head.
-template <class E, class S>
+template <class Op, class S>
 void backward_head(const AttentionParams<S>& a, const AttentionPart& part, int64_t h, IndexRange queries,
-                   const KeyWork<E>& k, const QueryWork<E>& w) {
-  const int64_t D = a.q.size(3), Dp = padded(D), begin = queries.begin, rows = queries.end - begin;
+                   const KeyWork<Op>& k, const QueryWork<Op>& w) {
+  const int64_t E = a.q.size(3), D = a.v.size(3);
+  const int64_t begin = queries.begin, rows = queries.end - begin;
   if (rows > 0) {
-    pack_rows(a.q.ptr(part.b, begin, h), a.q.stride(1), rows, D, w.q);
+    pack_rows(a.q.ptr(part.b, begin, h), a.q.stride(1), rows, E, w.q);
     pack_rows(a.d_o.ptr(part.b, begin, h), a.d_o.stride(1), rows, D, w.d_o);
-    if constexpr (kPairs<E>) {
-      pack_queries(a.q.ptr(part.b, begin, h), a.q.stride(1), rows, D, w.q_steps);
+    if constexpr (kPairs<Op>) {
+      pack_queries(a.q.ptr(part.b, begin, h), a.q.stride(1), rows, E, w.q_steps);
       pack_queries(a.d_o.ptr(part.b, begin, h), a.d_o.stride(1), rows, D, w.do_steps);
     }
-    std::memset(w.dq, 0, static_cast<size_t>(rows * Dp) * sizeof(float));
+    std::memset(w.dq, 0, static_cast<size_t>(rows * padded(E)) * sizeof(float));
   }
   for (int64_t n = begin; n < queries.end; ++n)
     w.delta[n - begin] = dot(a.out.ptr(part.b, n, h), a.d_o.ptr(part.b, n, h), D);
@@ -357,50 +363,52 @@ void backward_head(const AttentionParams<S>& a, const AttentionPart& part, int64
   }
 }
 
-template <class E, class S>
+template <class Op, class S>
 void backward_part(const AttentionParams<S>& a, const AttentionPart& part, void* memory) {
-  const int64_t N = a.q.size(1), D = a.q.size(3), S_ = a.k.size(1), Dp = padded(D), group = a.q.size(2) / a.k.size(2);
+  const int64_t E = a.q.size(3), D = a.v.size(3);
+  const int64_t Ep = padded(E), Dp = padded(D);
+  const int64_t N = a.q.size(1), S_ = a.k.size(1), group = a.q.size(2) / a.k.size(2);
   const int64_t key_begin = part.block0 * kTile, key_end = std::min(S_, part.block1 * kTile);
   const IndexRange seeing = seeing_queries(a, part.b, {key_begin, part.block1 * kTile});
   const IndexRange queries{seeing.begin / kTile * kTile, std::min(N, attention_blocks(seeing.end) * kTile)};
-  KeyWork<E> k;
-  QueryWork<E> w;
-  carve(memory, N, part.block1 - part.block0, D, k, w);
+  KeyWork<Op> k;
+  QueryWork<Op> w;
+  carve(memory, N, part.block1 - part.block0, {E, D}, k, w);
   for (int64_t block = part.block0; block < part.block1; ++block) {
     const int64_t key0 = block * kTile, rows = std::min(kTile, S_ - key0), kb = block - part.block0;
-    pack_keys(a.k.ptr(part.b, key0, part.g), a.k.stride(1), rows, D, k.k + kb * key_steps<E>(kTile) * Dp);
-    pack_transposed(a.k.ptr(part.b, key0, part.g), a.k.stride(1), rows, D, k.k_t + kb * steps<E>(D) * kTile);
-    pack_transposed(a.v.ptr(part.b, key0, part.g), a.v.stride(1), rows, D, k.v_t + kb * steps<E>(D) * kTile);
+    pack_keys(a.k.ptr(part.b, key0, part.g), a.k.stride(1), rows, E, k.k + kb * key_steps<Op>(kTile) * Ep);
+    pack_transposed(a.k.ptr(part.b, key0, part.g), a.k.stride(1), rows, E, k.k_t + kb * steps<Op>(E) * kTile);
+    pack_transposed(a.v.ptr(part.b, key0, part.g), a.v.stride(1), rows, D, k.v_t + kb * steps<Op>(D) * kTile);
   }
-  const auto key_floats = static_cast<size_t>((part.block1 - part.block0) * kTile * Dp);
-  std::memset(k.dk, 0, key_floats * sizeof(float));
-  std::memset(k.dv, 0, key_floats * sizeof(float));
-  const int64_t partial = attention_blocks(N) * kTile * Dp;
+  const int64_t keys = (part.block1 - part.block0) * kTile;
+  std::fill_n(k.dk, keys * Ep, 0.0f);
+  std::fill_n(k.dv, keys * Dp, 0.0f);
+  const int64_t partial = attention_blocks(N) * kTile * Ep;
   for (int64_t h = part.g * group; h < (part.g + 1) * group; ++h) {
-    QueryWork<E> head = w;
+    QueryWork<Op> head = w;
     if (part.dq) {
       float* dq = part.dq + (h - part.g * group) * partial;
-      std::fill(dq, dq + queries.begin * Dp, 0.0f);
-      std::fill(dq + queries.end * Dp, dq + N * Dp, 0.0f);
-      head.dq = dq + queries.begin * Dp;
+      std::fill(dq, dq + queries.begin * Ep, 0.0f);
+      std::fill(dq + queries.end * Ep, dq + N * Ep, 0.0f);
+      head.dq = dq + queries.begin * Ep;
     }
     backward_head(a, part, h, queries, k, head);
     for (int64_t n = 0; n < N && !part.dq; ++n) {
       float* sum = sum_at(a.dq_sum, part.b, n, h);
       if (n >= queries.begin && n < queries.end)
-        store_or_add(head.dq + (n - queries.begin) * Dp, a.scale, D, sum ? nullptr : a.dq.ptr(part.b, n, h), sum);
+        store_or_add(head.dq + (n - queries.begin) * Ep, a.scale, E, sum ? nullptr : a.dq.ptr(part.b, n, h), sum);
       else if (!sum)
-        std::fill_n(a.dq.ptr(part.b, n, h), D, S(0.0f));
+        std::fill_n(a.dq.ptr(part.b, n, h), E, S(0.0f));
     }
   }
   for (int64_t s = key_begin; s < key_end; ++s) {
     float* dv = k.dv + (s - key_begin) * Dp;
     if (!a.dk_sum.empty()) {
-      store_or_add<S>(k.dk + (s - key_begin) * Dp, a.scale, D, nullptr, a.dk_sum.ptr(part.b, s, part.g));
+      store_or_add<S>(k.dk + (s - key_begin) * Ep, a.scale, E, nullptr, a.dk_sum.ptr(part.b, s, part.g));
       store_or_add<S>(dv, 1.0f, D, nullptr, a.dv_sum.ptr(part.b, s, part.g));
       continue;
     }
-    store_row(k.dk + (s - key_begin) * Dp, a.scale, D, a.dk.ptr(part.b, s, part.g));
+    store_row(k.dk + (s - key_begin) * Ep, a.scale, E, a.dk.ptr(part.b, s, part.g));
     S* stored = a.dv.ptr(part.b, s, part.g);
     if (a.store_dv == StoreDv::kAdd)
       for_lanes(D, [&](auto d, int64_t i)
@@ -412,14 +420,14 @@ void backward_part(const AttentionParams<S>& a, const AttentionPart& part, void*
 template <class S>
 void sum_dq(const AttentionParams<S>& a, int64_t b, int64_t h, int64_t query_block, const float* partial, int64_t parts,
             int64_t part_stride) {
-  const int64_t N = a.q.size(1), D = a.q.size(3), Dp = padded(D), n0 = query_block * kTile;
+  const int64_t N = a.q.size(1), E = a.q.size(3), Ep = padded(E), n0 = query_block * kTile;
   for (int64_t n = n0; n < std::min(N, n0 + kTile); ++n) {
     float* all = sum_at(a.dq_sum, b, n, h);
     S* dq = all ? nullptr : a.dq.ptr(b, n, h);
-    for_lanes(D, [&](auto d, int64_t i) HWY_ATTR {
+    for_lanes(E, [&](auto d, int64_t i) HWY_ATTR {
       auto sum = hn::Zero(d);
       for (int64_t part = 0; part < parts; ++part)
-        sum = hn::Add(sum, hn::LoadU(d, partial + part * part_stride + n * Dp + i));
+        sum = hn::Add(sum, hn::LoadU(d, partial + part * part_stride + n * Ep + i));
       const auto scaled = hn::Mul(sum, hn::Set(d, a.scale));
       if (all)
         hn::StoreU(hn::Add(scaled, hn::LoadU(d, all + i)), d, all + i);
@@ -429,18 +437,18 @@ void sum_dq(const AttentionParams<S>& a, int64_t b, int64_t h, int64_t query_blo
   }
 }
 
-// What HWY_EXPORT needs: plain functions. T names the tensors' type, E the operands'.
+// What HWY_EXPORT needs: plain functions. T names the tensors' type, Op the operands'.
 // NOLINTBEGIN(bugprone-macro-parentheses): types are not put in them
-#define COCA_ATTENTION_ENTRIES(NAME, T, E)                                                                 \
+#define COCA_ATTENTION_ENTRIES(NAME, T, Op)                                                                \
   void pack_block_##NAME(const AttentionParams<T>& p, int64_t b, int64_t g, int64_t block, void* packed) { \
-    pack_block(p, b, g, block, static_cast<E*>(packed));                                                   \
+    pack_block(p, b, g, block, static_cast<Op*>(packed));                                                  \
   }                                                                                                        \
   void forward_block_##NAME(const AttentionParams<T>& p, int64_t b, int64_t h, int64_t query_block,        \
                             const PackedKeys& packed, void* work) {                                        \
-    forward_block<E>(p, b, h, query_block, packed, static_cast<float*>(work));                             \
+    forward_block<Op>(p, b, h, query_block, packed, static_cast<float*>(work));                            \
   }                                                                                                        \
   void backward_part_##NAME(const AttentionParams<T>& p, const AttentionPart& part, void* work) {          \
-    backward_part<E>(p, part, work);                                                                       \
+    backward_part<Op>(p, part, work);                                                                      \
   }
 // NOLINTEND(bugprone-macro-parentheses)
 COCA_ATTENTION_ENTRIES(f32, float, float)
@@ -499,25 +507,25 @@ bool has_bf16_dot() noexcept {
 namespace {
 // Elements are 4 bytes in either form. Upper bounds that hold for both.
 constexpr size_t kElement = 4;
-int64_t row_elements(TileMath math, int64_t D) { return math == TileMath::kF32 ? padded(D) : (D + 1) / 2; }
+int64_t row_elements(TileMath math, int64_t width) { return math == TileMath::kF32 ? padded(width) : (width + 1) / 2; }
 int64_t half(TileMath math, int64_t n) { return math == TileMath::kF32 ? n : (n + 1) / 2; }
 }  // namespace
 
-size_t attention_packed_bytes(TileMath math, int64_t D) noexcept {
-  return static_cast<size_t>(half(math, D) * kAttentionBlock + half(math, kAttentionBlock) * padded(D)) * kElement;
+size_t attention_packed_bytes(TileMath math, HeadWidths w) noexcept {
+  return static_cast<size_t>(half(math, w.E) * kAttentionBlock + half(math, kAttentionBlock) * padded(w.D)) * kElement;
 }
-size_t attention_forward_bytes(int64_t D) noexcept {
-  return static_cast<size_t>(kAttentionBlock * (2 * padded(D) + 2 * kAttentionBlock)) * kElement;
+size_t attention_forward_bytes(HeadWidths w) noexcept {
+  return static_cast<size_t>(kAttentionBlock * (padded(w.E) + padded(w.D) + 2 * kAttentionBlock)) * kElement;
 }
-size_t attention_backward_bytes(TileMath math, int64_t N, int64_t blocks, int64_t D) noexcept {
-  const int64_t Dp = padded(D), T = kAttentionBlock, Np = attention_blocks(N) * T;
-  const int64_t keys = blocks * (half(math, T) * Dp + 2 * half(math, D) * T + 2 * T * Dp);
-  const int64_t queries =
-      2 * Np * row_elements(math, D) + (math == TileMath::kF32 ? 0 : 2 * half(math, Np) * Dp) + Np * Dp + Np;
+size_t attention_backward_bytes(TileMath math, int64_t N, int64_t blocks, HeadWidths w) noexcept {
+  const int64_t Ep = padded(w.E), Dp = padded(w.D), T = kAttentionBlock, Np = attention_blocks(N) * T;
+  const int64_t keys = blocks * (half(math, T) * Ep + (half(math, w.E) + half(math, w.D)) * T + T * (Ep + Dp));
+  const int64_t queries = Np * (row_elements(math, w.E) + row_elements(math, w.D)) +
+                          (math == TileMath::kF32 ? 0 : half(math, Np) * (Ep + Dp)) + Np * Ep + Np;
   return static_cast<size_t>(keys + queries + 4 * T * T) * kElement;
 }
-size_t attention_partial_dq_floats(int64_t N, int64_t group, int64_t D) noexcept {
-  return static_cast<size_t>(group * attention_blocks(N) * kAttentionBlock * padded(D));
+size_t attention_partial_dq_floats(int64_t N, int64_t group, int64_t E) noexcept {
+  return static_cast<size_t>(group * attention_blocks(N) * kAttentionBlock * padded(E));
 }
 
 template <>

@@ -25,7 +25,7 @@ enum class StoreDv : uint8_t { kWrite, kAdd };
 
 template <typename T>
 struct AttentionParams {
-  TensorView<const T, 4> q, k, v;  // [B, N, H, D] [B, S, G, D] [B, S, G, D]
+  TensorView<const T, 4> q, k, v;  // [B, N, H, E] [B, S, G, E] [B, S, G, D]
   const float* slopes = nullptr;   // [H] or null
   float scale = 1.0f;              // positive
   bool causal = true;              // false: every query attends to all keys
@@ -47,6 +47,15 @@ struct AttentionParams {
   const AttentionParams* far =
       nullptr;  // forward: more keys under the same softmax, with q, k, v and rules of their own
 };
+
+// Of q and k, and of v and o.
+struct HeadWidths {
+  int64_t E, D;
+};
+template <typename T>
+HeadWidths widths_of(const AttentionParams<T>& p) {
+  return {p.q.size(3), p.v.size(3)};
+}
 
 inline int64_t attention_blocks(int64_t n) { return (n + kAttentionBlock - 1) / kAttentionBlock; }
 
@@ -76,24 +85,24 @@ IndexRange seeing_queries(const AttentionParams<T>& p, int64_t b, IndexRange key
 }
 
 // K and V of one (b, g), packed and padded with zeros: bytes of a key block, and packing one.
-size_t attention_packed_bytes(TileMath, int64_t D) noexcept;
+size_t attention_packed_bytes(TileMath, HeadWidths) noexcept;
 // All key blocks of one (b, g), and those of `far`.
 struct PackedKeys {
   const void* keys;
   const void* far = nullptr;
 };
-// One query block of one head. work: attention_forward_bytes(D) of the calling thread.
-size_t attention_forward_bytes(int64_t D) noexcept;
+// One query block of one head. work: attention_forward_bytes() of the calling thread.
+size_t attention_forward_bytes(HeadWidths) noexcept;
 // A few queries against many keys: row by row, nothing packed. work: S (and far's) + D floats.
 
 // Backward for keys [block0, block1) x kAttentionBlock of one (b, g): dk and dv of these keys, and the part of dq of
 // the group's heads that comes from these keys.
 struct AttentionPart {
   int64_t b, g, block0, block1;
-  float* dq;  // null: these are all keys, and dq is written; else [H/G, attention_blocks(N) * 64, padded D] written
+  float* dq;  // null: these are all keys, and dq is written; else [H/G, attention_blocks(N) * 64, padded E] written
 };
-size_t attention_backward_bytes(TileMath, int64_t N, int64_t blocks, int64_t D) noexcept;
-size_t attention_partial_dq_floats(int64_t N, int64_t group, int64_t D) noexcept;
+size_t attention_backward_bytes(TileMath, int64_t N, int64_t blocks, HeadWidths) noexcept;
+size_t attention_partial_dq_floats(int64_t N, int64_t group, int64_t E) noexcept;
 
 template <typename T>
 struct AttentionKernels {

@@ -66,7 +66,7 @@ size_t rounded(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 template <typename T>
 void forward_rows(Context& context, const AttentionParams<T>& p) {
-  const int64_t N = p.q.size(1), H = p.q.size(2), own = p.k.size(1) + (p.far ? p.far->k.size(1) : 0) + p.q.size(3);
+  const int64_t N = p.q.size(1), H = p.q.size(2), own = p.k.size(1) + (p.far ? p.far->k.size(1) : 0) + p.v.size(3);
   auto* work = reinterpret_cast<float*>(scratch_of(context, static_cast<size_t>(own * max_threads()) * sizeof(float)));
   parallel_for(p.q.size(0) * N * H, [&](int64_t task) {
     AttentionKernels<T>::forward_row(p, task / (N * H), task % H, task / H % N, work + thread_index() * own);
@@ -85,8 +85,8 @@ template <typename T>
 struct PackedLayout {
   size_t near, far;
   PackedLayout(TileMath math, const AttentionParams<T>& p)
-      : near(rounded(attention_packed_bytes(math, p.q.size(3)) * static_cast<size_t>(attention_blocks(p.k.size(1))))),
-        far(p.far ? rounded(attention_packed_bytes(math, p.q.size(3)) *
+      : near(rounded(attention_packed_bytes(math, widths_of(p)) * static_cast<size_t>(attention_blocks(p.k.size(1))))),
+        far(p.far ? rounded(attention_packed_bytes(math, widths_of(p)) *
                             static_cast<size_t>(attention_blocks(p.far->k.size(1))))
                   : 0) {}
   size_t bytes() const { return near + far; }
@@ -118,10 +118,10 @@ struct Packing {
 
 template <typename T>
 void forward_blocks(Context& context, TileMath math, const AttentionParams<T>& p) {
-  const int64_t B = p.q.size(0), G = p.k.size(2), group = p.q.size(2) / G, D = p.q.size(3);
+  const int64_t B = p.q.size(0), G = p.k.size(2), group = p.q.size(2) / G;
   const int64_t key_blocks = attention_blocks(p.k.size(1)), query_blocks = attention_blocks(p.q.size(1));
   const PackedLayout<T> layout(math, p);
-  const size_t packed = layout.bytes(), own = rounded(attention_forward_bytes(D));
+  const size_t packed = layout.bytes(), own = rounded(attention_forward_bytes(widths_of(p)));
   const auto threads = static_cast<size_t>(max_threads());
   // Many short groups: a thread packs and does one alone. Few or long ones: threads share a group at a time, so that
   // only one is packed in memory and none waits.
@@ -177,15 +177,15 @@ std::vector<int64_t> part_bounds(const AttentionParams<T>& p, int64_t parts, int
 
 template <typename T>
 void backward_parts(Context& context, TileMath math, const AttentionParams<T>& p) {
-  const int64_t B = p.q.size(0), N = p.q.size(1), H = p.q.size(2), D = p.q.size(3), G = p.k.size(2), group = H / G;
+  const int64_t B = p.q.size(0), N = p.q.size(1), H = p.q.size(2), G = p.k.size(2), group = H / G;
   const int64_t key_blocks = attention_blocks(p.k.size(1)), query_blocks = attention_blocks(N);
   const int64_t most = std::max<int64_t>(1, key_blocks / kLeastPartBlocks);
   const int64_t parts = std::clamp<int64_t>(B * G > 0 ? kBackwardTasks / (B * G) : 1, 1, most);
   const std::vector<int64_t> bounds = part_bounds(p, parts, key_blocks);
   int64_t longest = 0;
   for (size_t i = 0; i + 1 < bounds.size(); ++i) longest = std::max(longest, bounds[i + 1] - bounds[i]);
-  const size_t own = rounded(attention_backward_bytes(math, N, longest, D));
-  const size_t partial = parts > 1 ? attention_partial_dq_floats(N, group, D) : 0;
+  const size_t own = rounded(attention_backward_bytes(math, N, longest, widths_of(p)));
+  const size_t partial = parts > 1 ? attention_partial_dq_floats(N, group, p.q.size(3)) : 0;
   const size_t all_partial = rounded(partial * static_cast<size_t>(B * G * parts) * sizeof(float));
   std::byte* work = scratch_of(context, all_partial + own * static_cast<size_t>(max_threads()));
   auto* partial_dq = reinterpret_cast<float*>(work);

@@ -1,6 +1,6 @@
 // coca/kernels/cpu/attention_tile-inl.h - the parts of a tile of 64 queries by 64 keys besides its products: packed
 // operands and visible ranges. Per-target header: included inside foreach_target.
-// Tensors hold S = float or BF16; operands are E = float or Bf16Pair. Pairs are formed
+// Tensors hold S = float or BF16; operands are Op = float or Bf16Pair. Pairs are formed
 //   over the head dim and over queries from neighbours (2i, 2i + 1),
 //   over keys from (c, c + 16) in groups of 32, so that probabilities become pairs lane by lane.
 // SPDX-License-Identifier: Apache-2.0
@@ -27,28 +27,28 @@ namespace hn = hwy::HWY_NAMESPACE;
 constexpr int64_t kTile = kAttentionBlock;
 
 // Steps of an inner dimension of n: the head dim or queries, and keys (n a multiple of 32 unless it is the last).
-template <class E>
+template <class Op>
 constexpr int64_t steps(int64_t n) {
-  return kPairs<E> ? (n + 1) / 2 : n;
+  return kPairs<Op> ? (n + 1) / 2 : n;
 }
-template <class E>
+template <class Op>
 constexpr int64_t key_steps(int64_t n) {
-  return kPairs<E> ? (n + 31) / 32 * 16 : n;
+  return kPairs<Op> ? (n + 31) / 32 * 16 : n;
 }
 // Width of a packed row over the head dim.
-template <class E>
+template <class Op>
 constexpr int64_t row_steps(int64_t D) {
-  return kPairs<E> ? steps<E>(D) : padded(D);
+  return kPairs<Op> ? steps<Op>(D) : padded(D);
 }
 
 // dst [rows, row_steps(D)] = src rows, for products over the head dim.
-template <class E, class S>
-HWY_INLINE void pack_rows(const S* src, int64_t stride, int64_t rows, int64_t D, E* HWY_RESTRICT dst) {
-  const int64_t width = row_steps<E>(D);
+template <class Op, class S>
+HWY_INLINE void pack_rows(const S* src, int64_t stride, int64_t rows, int64_t D, Op* HWY_RESTRICT dst) {
+  const int64_t width = row_steps<Op>(D);
   for (int64_t r = 0; r < rows; ++r) {
     const S* in = src + r * stride;
-    E* out = dst + r * width;
-    if constexpr (kPairs<E>) {
+    Op* out = dst + r * width;
+    if constexpr (kPairs<Op>) {
       for (int64_t i = 0; i + 1 < D; i += 2) out[i / 2] = make_pair(in[i], in[i + 1]);
       if (D % 2) out[D / 2] = make_pair(in[D - 1], BF16());
     } else {
@@ -59,31 +59,31 @@ HWY_INLINE void pack_rows(const S* src, int64_t stride, int64_t rows, int64_t D,
 }
 
 // dst [steps(D), kTile] = transpose of src rows (at most kTile), zero beyond: the other operand of such products.
-template <class E, class S>
-HWY_INLINE void pack_transposed(const S* src, int64_t stride, int64_t rows, int64_t D, E* HWY_RESTRICT dst) {
-  for (int64_t i = 0; i < steps<E>(D); ++i) {
-    E* out = dst + i * kTile;
+template <class Op, class S>
+HWY_INLINE void pack_transposed(const S* src, int64_t stride, int64_t rows, int64_t D, Op* HWY_RESTRICT dst) {
+  for (int64_t i = 0; i < steps<Op>(D); ++i) {
+    Op* out = dst + i * kTile;
     for (int64_t r = 0; r < rows; ++r) {
       const S* in = src + r * stride;
-      if constexpr (kPairs<E>)
+      if constexpr (kPairs<Op>)
         out[r] = make_pair(in[2 * i], 2 * i + 1 < D ? in[2 * i + 1] : BF16());
       else
         out[r] = static_cast<float>(in[i]);
     }
-    for (int64_t r = rows; r < kTile; ++r) out[r] = E(0);
+    for (int64_t r = rows; r < kTile; ++r) out[r] = Op(0);
   }
 }
 
 // dst [steps, padded(D)] with each step's row(s) first(step) and second(step) of src, zero from `rows` on.
-template <class E, class S, class First, class Second>
+template <class Op, class S, class First, class Second>
 HWY_INLINE void pack_steps(const S* src, int64_t stride, int64_t rows, int64_t count, int64_t D, const First& first,
-                           const Second& second, E* HWY_RESTRICT dst) {
+                           const Second& second, Op* HWY_RESTRICT dst) {
   const int64_t Dp = padded(D);
   for (int64_t k = 0; k < count; ++k) {
-    E* out = dst + k * Dp;
+    Op* out = dst + k * Dp;
     const int64_t r0 = first(k), r1 = second(k);
     for (int64_t i = 0; i < Dp; ++i) {
-      if constexpr (kPairs<E>)
+      if constexpr (kPairs<Op>)
         out[i] =
             i < D ? make_pair(r0 < rows ? src[r0 * stride + i] : BF16(), r1 < rows ? src[r1 * stride + i] : BF16()) : 0;
       else
@@ -92,18 +92,18 @@ HWY_INLINE void pack_steps(const S* src, int64_t stride, int64_t rows, int64_t c
   }
 }
 // For products over the (at most kTile) keys of a block: [key_steps(kTile), padded(D)].
-template <class E, class S>
-HWY_INLINE void pack_keys(const S* src, int64_t stride, int64_t rows, int64_t D, E* dst) {
-  const auto first = [](int64_t k) { return kPairs<E> ? k / 16 * 32 + k % 16 : k; };
+template <class Op, class S>
+HWY_INLINE void pack_keys(const S* src, int64_t stride, int64_t rows, int64_t D, Op* dst) {
+  const auto first = [](int64_t k) { return kPairs<Op> ? k / 16 * 32 + k % 16 : k; };
   const auto second = [](int64_t k) { return k / 16 * 32 + k % 16 + 16; };
-  pack_steps(src, stride, rows, key_steps<E>(kTile), D, first, second, dst);
+  pack_steps(src, stride, rows, key_steps<Op>(kTile), D, first, second, dst);
 }
 // For products over queries: [steps(rows), padded(D)].
-template <class E, class S>
-HWY_INLINE void pack_queries(const S* src, int64_t stride, int64_t rows, int64_t D, E* dst) {
-  const auto first = [](int64_t k) { return kPairs<E> ? 2 * k : k; };
+template <class Op, class S>
+HWY_INLINE void pack_queries(const S* src, int64_t stride, int64_t rows, int64_t D, Op* dst) {
+  const auto first = [](int64_t k) { return kPairs<Op> ? 2 * k : k; };
   const auto second = [](int64_t k) { return 2 * k + 1; };
-  pack_steps(src, stride, rows, steps<E>(rows), D, first, second, dst);
+  pack_steps(src, stride, rows, steps<Op>(rows), D, first, second, dst);
 }
 
 // The visible keys of a query, relative to a block's first: [begin, end), both within the block, both growing with n.

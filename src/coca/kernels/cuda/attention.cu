@@ -62,7 +62,7 @@ struct Side {
 
 template <typename T>
 struct Call {
-  int64_t N, H, G, D, query_start;
+  int64_t N, H, G, E, D, query_start;  // E: width of q and k
   float scale;
   const float* slopes;          // [H] or null
   const int32_t* documents;     // [B, N] or null
@@ -124,9 +124,9 @@ __global__ void attention_forward_kernel(Call<T> a, Heads<O> o, bool merge) {
   const DynamicShared shared;
   constexpr int kQueries = kWarps * kRows;
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * kQueries, h = blockIdx.y, b = blockIdx.z, D = a.D,
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * kQueries, h = blockIdx.y, b = blockIdx.z, E = a.E, D = a.D,
                 g = h / (a.H / a.G);
-  const int64_t q_at = 0, k_at = kQueries * D, v_at = k_at + kWarp * (D + 1);
+  const int64_t q_at = 0, k_at = kQueries * E, v_at = k_at + kWarp * (E + 1);
   float max[kRows], sum[kRows], acc[kRows][kDims];
   for (int r = 0; r < kRows; ++r) {
     max[r] = -kInf;
@@ -137,17 +137,17 @@ __global__ void attention_forward_kernel(Call<T> a, Heads<O> o, bool merge) {
     const Side<T>& side = a.side[i];
     const Range keys = keys_of(a, side.rules, b, first, kQueries);
     __syncthreads();
-    load_rows(side.q, b, h, first, a.N, kQueries, D, D, shared, q_at);
+    load_rows(side.q, b, h, first, a.N, kQueries, E, E, shared, q_at);
     for (int64_t tile = keys.begin; tile < keys.end; tile += kWarp) {
       __syncthreads();
-      load_rows(side.k, b, g, tile, side.rules.keys, kWarp, D, D + 1, shared, k_at);
+      load_rows(side.k, b, g, tile, side.rules.keys, kWarp, E, E + 1, shared, k_at);
       load_rows(side.v, b, g, tile, side.rules.keys, kWarp, D, D, shared, v_at);
       __syncthreads();
       for (int r = 0; r < kRows; ++r) {
         const int64_t n = first + warp * kRows + r, m = a.query_start + n, s = tile + lane;
         const Range seen = n < a.N ? visible(side.rules, m, a.document(b, n)) : Range{0, 0};
         const bool sees = s >= seen.begin && s < seen.end;
-        float score = a.scale * dot(shared, q_at + (warp * kRows + r) * D, k_at + lane * (D + 1), D);
+        float score = a.scale * dot(shared, q_at + (warp * kRows + r) * E, k_at + lane * (E + 1), E);
         if (a.slopes) score -= alibi(side.rules, a.slopes[h], m, s);
         const float largest = warp_max(sees ? score : -kInf),
                     now = largest > max[r] || !(largest == largest) ? largest : max[r];
@@ -213,16 +213,16 @@ __global__ void attention_dq_kernel(Call<T> a, int which, Heads<O> dq, bool add)
   constexpr int kQueries = kWarps * kRows;
   const Side<T>& side = a.side[which];
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * kQueries, h = blockIdx.y, b = blockIdx.z, D = a.D,
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * kQueries, h = blockIdx.y, b = blockIdx.z, E = a.E, D = a.D,
                 g = h / (a.H / a.G);
-  const int64_t q_at = 0, do_at = kQueries * D, k_at = 2 * kQueries * D, v_at = k_at + kWarp * (D + 1);
+  const int64_t q_at = 0, do_at = kQueries * E, k_at = do_at + kQueries * D, v_at = k_at + kWarp * (E + 1);
   float acc[kRows][kDims] = {};
   const Range keys = keys_of(a, side.rules, b, first, kQueries);
-  load_rows(side.q, b, h, first, a.N, kQueries, D, D, shared, q_at);
+  load_rows(side.q, b, h, first, a.N, kQueries, E, E, shared, q_at);
   load_rows(a.d_o, b, h, first, a.N, kQueries, D, D, shared, do_at);
   for (int64_t tile = keys.begin; tile < keys.end; tile += kWarp) {
     __syncthreads();
-    load_rows(side.k, b, g, tile, side.rules.keys, kWarp, D, D + 1, shared, k_at);
+    load_rows(side.k, b, g, tile, side.rules.keys, kWarp, E, E + 1, shared, k_at);
     load_rows(side.v, b, g, tile, side.rules.keys, kWarp, D, D + 1, shared, v_at);
     __syncthreads();
     for (int r = 0; r < kRows; ++r) {
@@ -230,11 +230,11 @@ __global__ void attention_dq_kernel(Call<T> a, int which, Heads<O> dq, bool add)
       const int64_t n = first + row, m = a.query_start + n, s = tile + lane;
       if (n >= a.N) continue;  // the same for all lanes of the warp
       const Range seen = visible(side.rules, m, a.document(b, n));
-      float score = a.scale * dot(shared, q_at + row * D, k_at + lane * (D + 1), D);
+      float score = a.scale * dot(shared, q_at + row * E, k_at + lane * (E + 1), E);
       if (a.slopes) score -= alibi(side.rules, a.slopes[h], m, s);
       const float dp = dot(shared, do_at + row * D, v_at + lane * (D + 1), D);
       const Slope x = slope_of(score, dp, *a.lse_of(b, h, n), *a.delta_of(b, h, n), s >= seen.begin && s < seen.end);
-      add_rows<kDims>(shared, k_at, D + 1, D, x.ds, lane, acc[r]);
+      add_rows<kDims>(shared, k_at, E + 1, E, x.ds, lane, acc[r]);
     }
   }
   for (int r = 0; r < kRows; ++r) {
@@ -243,7 +243,7 @@ __global__ void attention_dq_kernel(Call<T> a, int which, Heads<O> dq, bool add)
     O* out = dq.row(b, n, h);
     for (int j = 0; j < kDims; ++j) {
       const int64_t d = lane + kWarp * j;
-      if (d < D) store(out + d, a.scale * acc[r][j] + (add ? load(out + d) : 0.0f));
+      if (d < E) store(out + d, a.scale * acc[r][j] + (add ? load(out + d) : 0.0f));
     }
   }
 }
@@ -263,17 +263,17 @@ __device__ void add_key_gradients(const Call<T>& a, const Side<T>& side, int64_t
                                   float (*dk)[kDims], float (*dv)[kDims]) {
   constexpr int kKeys = kWarps * kRows;
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
-  const int64_t g = blockIdx.y, b = blockIdx.z, D = a.D, group = a.H / a.G;
-  const int64_t k_at = 0, v_at = kKeys * D, q_at = 2 * kKeys * D, do_at = q_at + kWarp * (D + 1);
+  const int64_t g = blockIdx.y, b = blockIdx.z, E = a.E, D = a.D, group = a.H / a.G;
+  const int64_t k_at = 0, v_at = kKeys * E, q_at = v_at + kKeys * D, do_at = q_at + kWarp * (E + 1);
   const int64_t last = first + kKeys < side.rules.keys ? first + kKeys - 1 : side.rules.keys - 1;
   __syncthreads();
-  load_rows(side.k, b, g, first, side.rules.keys, kKeys, D, D, shared, k_at);
+  load_rows(side.k, b, g, first, side.rules.keys, kKeys, E, E, shared, k_at);
   load_rows(side.v, b, g, first, side.rules.keys, kKeys, D, D, shared, v_at);
   const Range queries = queries_of(a, side.rules, first, last);
   for (int64_t h = g * group; h < (g + 1) * group; ++h)
     for (int64_t tile = queries.begin; tile < queries.end; tile += kWarp) {
       __syncthreads();
-      load_rows(side.q, b, h, tile, a.N, kWarp, D, D + 1, shared, q_at);
+      load_rows(side.q, b, h, tile, a.N, kWarp, E, E + 1, shared, q_at);
       load_rows(a.d_o, b, h, tile, a.N, kWarp, D, D + 1, shared, do_at);
       __syncthreads();
       const int64_t n = tile + lane, m = a.query_start + n;
@@ -283,12 +283,12 @@ __device__ void add_key_gradients(const Call<T>& a, const Side<T>& side, int64_t
       for (int r = 0; r < kRows; ++r) {
         const int row = warp * kRows + r;
         const int64_t s = first + row;
-        float score = a.scale * dot(shared, k_at + row * D, q_at + lane * (D + 1), D);
+        float score = a.scale * dot(shared, k_at + row * E, q_at + lane * (E + 1), E);
         if (a.slopes) score -= alibi(side.rules, a.slopes[h], m, s);
         const float dp = dot(shared, v_at + row * D, do_at + lane * (D + 1), D);
         const Slope x = slope_of(score, dp, lse, delta, s >= seen.begin && s < seen.end);
         add_rows<kDims>(shared, do_at, D + 1, D, x.p, lane, dv[r]);
-        add_rows<kDims>(shared, q_at, D + 1, D, x.ds, lane, dk[r]);
+        add_rows<kDims>(shared, q_at, E + 1, E, x.ds, lane, dk[r]);
       }
     }
 }
@@ -318,23 +318,25 @@ __global__ void attention_dkv_kernel(Call<T> a, int which, Heads<O> dk, Heads<O>
   for (int r = 0; r < kRows; ++r) {
     const int64_t s = first + warp * kRows + r;
     if (s >= a.side[which].rules.keys) continue;
-    store_row<O, kDims>(dk, b, s, g, a.D, a.scale, key[r], add);
+    store_row<O, kDims>(dk, b, s, g, a.E, a.scale, key[r], add);
     store_row<O, kDims>(dv, b, s, g, a.D, 1.0f, value[r], add);
-    if (far && s < a.side[1].rules.keys) store_row<T, kDims>(dk_far, b, s, g, a.D, a.scale, far_key[r], false);
+    if (far && s < a.side[1].rules.keys) store_row<T, kDims>(dk_far, b, s, g, a.E, a.scale, far_key[r], false);
   }
 }
 
 template <typename T, typename Args>
 Call<T> call_of(const ops::AttentionOptions& o, const Args& a, TensorRef lse) {
-  const int64_t D = a.q.size(3);
-  COCA_CHECK(D <= kMostDims, "[attention] the head dim {} is too large for a GPU; expected at most {}", D, kMostDims);
+  const int64_t E = a.q.size(3), D = a.v.size(3), most = E > D ? E : D;
+  COCA_CHECK(most <= kMostDims, "[attention] the head dim {} is too large for a GPU; expected at most {}", most,
+             kMostDims);
   Call<T> c{};
   c.N = a.q.size(1);
   c.H = a.q.size(2);
   c.G = a.k.size(2);
+  c.E = E;
   c.D = D;
   c.query_start = o.query_start;
-  c.scale = o.scale != 0.0f ? o.scale : 1.0f / std::sqrt(static_cast<float>(D));
+  c.scale = o.scale != 0.0f ? o.scale : 1.0f / std::sqrt(static_cast<float>(E));
   c.slopes = a.slopes.empty() ? nullptr : a.slopes.template as<float>();
   if (!a.document_start.empty()) {
     c.documents = a.document_start.template as<int32_t>();
@@ -397,11 +399,11 @@ Grid grid_of(int64_t rows, int per_block, int64_t heads, int64_t B, int64_t shar
 template <typename T, typename O>
 void forward_as(Context& cx, const ops::AttentionOptions& options, const ops::AttentionForward& a) {
   const Call<T> c = call_of<T>(options, a, a.lse);
-  const int64_t B = a.q.size(0), D = c.D;
+  const int64_t B = a.q.size(0), E = c.E, D = c.D;
   if (B == 0 || c.N == 0) return;
   with_dims(D, [&](auto dims, auto rows) {
     constexpr int kDims = decltype(dims)::value, kRows = decltype(rows)::value, kQueries = kWarps * kRows;
-    launch(cx, grid_of(c.N, kQueries, c.H, B, kQueries * D + kWarp * (2 * D + 1)),
+    launch(cx, grid_of(c.N, kQueries, c.H, B, kQueries * E + kWarp * (E + 1 + D)),
            attention_forward_kernel<T, O, kDims, kRows>, c, mut_heads_of<O>(a.o), a.write == ops::Write::kAccumulate);
   });
 }
@@ -409,16 +411,16 @@ void forward_as(Context& cx, const ops::AttentionOptions& options, const ops::At
 template <typename T, typename O>
 void backward_as(Context& cx, const ops::AttentionOptions& options, const ops::AttentionBackward& a) {
   Call<T> c = call_of<T>(options, a, a.lse);
-  const int64_t B = a.q.size(0), S = a.k.size(1), D = c.D;
+  const int64_t B = a.q.size(0), S = a.k.size(1), E = c.E, D = c.D;
   if (B == 0 || c.N == 0) return;
   c.o = heads_of<T>(a.o);
   c.d_o = heads_of<T>(a.d_o);
   c.delta = cx.scratch_tensor(Dims{B, c.H, c.N}).as<float>();
   const bool add = a.write == ops::Write::kAccumulate;
   launch(cx, grid_of(c.N, kWarps, c.H, B, 0), attention_delta_kernel<T>, c);
-  with_dims(D, [&](auto dims, auto rows) {
+  with_dims(E > D ? E : D, [&](auto dims, auto rows) {
     constexpr int kDims = decltype(dims)::value, kRows = decltype(rows)::value, kTile = kWarps * kRows;
-    const int64_t shared = 2 * kTile * D + 2 * kWarp * (D + 1);
+    const int64_t shared = kTile * (E + D) + kWarp * (E + D + 2);
     launch(cx, grid_of(c.N, kTile, c.H, B, shared), attention_dq_kernel<T, O, kDims, kRows>, c, 0,
            mut_heads_of<O>(a.dq), add);
     const bool own_values = !a.far.v.empty();

@@ -49,7 +49,7 @@ inline VisibleKeys visible_keys(const AttentionSpec& spec, int64_t b, int64_t n,
 template <typename T>
 struct AttentionKeys {
   AttentionSpec spec;
-  TensorView<const T, 4> q, k;  // [B, N, H, D] [B, S, G, D]
+  TensorView<const T, 4> q, k;  // [B, N, H, E] [B, S, G, E]
   TensorView<const T, 4> v{};   // [B, S, G, D], if they have values of their own
 };
 
@@ -58,13 +58,13 @@ template <typename T>
 VisibleKeys attention_scores(const AttentionKeys<T>& keys, int64_t b, int64_t n, int64_t h, int64_t g,
                              std::vector<T>& scores) {
   const AttentionSpec& spec = keys.spec;
-  const int64_t D = keys.k.size(3), m = spec.query_start + n;
+  const int64_t E = keys.k.size(3), m = spec.query_start + n;
   const VisibleKeys seen = visible_keys(spec, b, n, keys.k.size(1), h);
   const T* q = keys.q.ptr(b, n, h);
   for (int64_t s = seen.begin; s < seen.end; s += seen.step) {
     const T* key = keys.k.ptr(b, s, g);
     T sum(0);
-    for (int64_t d = 0; d < D; ++d) sum += q[d] * key[d];
+    for (int64_t e = 0; e < E; ++e) sum += q[e] * key[e];
     sum = sum * T(spec.scale);
     const int64_t place = spec.offset + m * spec.query_step + spec.forgotten;
     int64_t distance =
@@ -216,10 +216,10 @@ void attention_backward(std::span<const AttentionKeys<T>> parts, TensorView<cons
             const int64_t s = row.key(part, i);
             const TensorView<T, 4> own = grads[part].dv.empty() ? dv : grads[part].dv;
             const T ds = row.p[i] * (dp[i] - delta) * T(parts[part].spec.scale);
-            for (int64_t d = 0; d < D; ++d) {
-              own(b, s, g, d) += row.p[i] * d_o(b, n, h, d);
-              grads[part].dq(b, n, h, d) += ds * parts[part].k(b, s, g, d);
-              grads[part].dk(b, s, g, d) += ds * parts[part].q(b, n, h, d);
+            for (int64_t d = 0; d < D; ++d) own(b, s, g, d) += row.p[i] * d_o(b, n, h, d);
+            for (int64_t e = 0; e < parts[part].q.size(3); ++e) {
+              grads[part].dq(b, n, h, e) += ds * parts[part].k(b, s, g, e);
+              grads[part].dk(b, s, g, e) += ds * parts[part].q(b, n, h, e);
             }
           }
       }

@@ -11,8 +11,8 @@ namespace coca::ref {
 
 namespace {
 
-AttentionSpec spec_of(const ops::AttentionOptions& options, int64_t D, TensorRef slopes, TensorRef document_start) {
-  AttentionSpec spec{.scale = options.scale != 0.0f ? options.scale : 1.0f / std::sqrt(static_cast<float>(D)),
+AttentionSpec spec_of(const ops::AttentionOptions& options, int64_t E, TensorRef slopes, TensorRef document_start) {
+  AttentionSpec spec{.scale = options.scale != 0.0f ? options.scale : 1.0f / std::sqrt(static_cast<float>(E)),
                      .causal = options.mask != ops::Mask::kNone,
                      .window = options.window,
                      .hidden = options.mask == ops::Mask::kSymmetricWindow ? 1 - options.window : 0,
