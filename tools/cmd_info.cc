@@ -245,6 +245,10 @@ Facts model_facts(const std::string& dir, std::optional<int64_t> length) {
   Facts f(dir);
   f.text("architecture", "architecture", std::string(enum_name(s.architecture)));
   f.text("attention", "attention", std::string(enum_name(s.attention)));
+  std::vector<std::string> modifiers;
+  for (const model::Modifier* m : s.modifiers) modifiers.emplace_back(m->info().name);
+  f.shown("attention modifiers", {{"attention_modifiers", modifiers}},
+          modifiers.empty() ? "none" : fmt::format("{}", fmt::join(modifiers, ", ")));
   parameter_facts(s, f);
   f.count("layers", "layers", s.L);
   f.count("width", "width", s.C);

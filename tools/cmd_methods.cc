@@ -96,6 +96,22 @@ report::Table table_of(const std::vector<Method>& methods) {
   return table;
 }
 
+report::Table modifier_table() {
+  report::Table table{
+      .title = "",
+      .header = {"modifier", "what it does", "source", "not with"},
+      .rows = {},
+      .align = {report::Align::kLeft, report::Align::kLeft, report::Align::kLeft, report::Align::kLeft}};
+  for (const model::Modifier* m : model::all_modifiers()) {
+    std::vector<std::string> refused;
+    for (const auto& attention : EnumTraits<model::AttentionKind>::names())
+      if (!model::refusal(example_spec(), attention.value, *m).empty()) refused.emplace_back(attention.name);
+    table.rows.push_back({std::string(m->info().name), std::string(m->info().summary), std::string(m->info().source),
+                          refused.empty() ? "-" : joined(refused)});
+  }
+  return table;
+}
+
 // Reasons that differ only in the names of the methods involved.
 struct ReasonKind {
   int64_t count = 0;
@@ -132,6 +148,21 @@ void print_reasons(const std::vector<Method>& methods) {
   }
 }
 
+ordered_json json_of_modifiers() {
+  ordered_json all = ordered_json::array();
+  for (const model::Modifier* m : model::all_modifiers()) {
+    ordered_json refused = ordered_json::object();
+    for (const auto& attention : EnumTraits<model::AttentionKind>::names())
+      if (const std::string reason = model::refusal(example_spec(), attention.value, *m); !reason.empty())
+        refused[std::string(attention.name)] = reason;
+    all.push_back({{"modifier", m->info().name},
+                   {"summary", m->info().summary},
+                   {"source", m->info().source},
+                   {"refused", refused}});
+  }
+  return all;
+}
+
 ordered_json json_of(const std::vector<Method>& methods) {
   ordered_json all = ordered_json::array();
   for (const Method& m : methods)
@@ -156,8 +187,10 @@ int run(const Options& options) {
       "others of --pattern.\n",
       grouped(count(MethodUse::kEvaluation) + count(MethodUse::kTraining)), counted(methods.size(), "combination"),
       grouped(count(MethodUse::kTraining))));
+  print(fmt::format("\nModifiers, for any number of them at once (coca train --modifiers):\n{}",
+                    report::to_text_within(modifier_table(), columns > 0 ? std::min(columns, 100) : 100)));
   if (options.reasons) print_reasons(methods);
-  write_json_output(options.json, json_of(methods));
+  write_json_output(options.json, {{"combinations", json_of(methods)}, {"modifiers", json_of_modifiers()}});
   return 0;
 }
 

@@ -272,7 +272,9 @@ TEST_F(Commands, MethodsAreListedAndCounted) {
   const std::string reasons = text.substr(text.find("refused because"));
   EXPECT_THAT(reasons, HasSubstr("  rope scaling S needs rotary positions; attention A has none ("));
   EXPECT_LT(std::ranges::count(reasons, '\n'), 30) << "one for each kind";
-  const nlohmann::json all = io::read_json(at("methods.json"));
+  const nlohmann::json written = io::read_json(at("methods.json")), all = written.at("combinations");
+  EXPECT_THAT(text, AllOf(HasSubstr("kv-shift"), HasSubstr("arXiv 2411.19574")));
+  EXPECT_EQ(written.at("modifiers").at(0).at("modifier"), "kv-shift");
   std::map<std::string, int> uses;
   for (const auto& m : all) {
     ++uses[m.at("use")];

@@ -5,11 +5,7 @@
 
 #include <gtest/gtest.h>
 
-#include "coca/model/decoder.h"
-#include "coca/ops/linear.h"
-#include "support/numerics.h"
-#include "support/reference_decoder.h"
-#include "support/tiny_model.h"
+#include "support/against_reference.h"
 
 namespace coca::model::methods_test {
 namespace {
@@ -38,62 +34,18 @@ TEST(Methods, ValidOnesMatchTheReference) {
   for (const Method& method : all_methods(tiny())) {
     if (method.use == MethodUse::kNone) continue;
     SCOPED_TRACE(name_of(method));
-    const test::TinyModel m(spec_of(method));
-    const std::vector<int32_t> ids = test::random_ids(kN, m.spec.V, 3);
-    Context cx;
-    Decoder decoder(m.spec, m.params.weights());
-    Tensor logits({kN, m.spec.V});
-    ops::linear_forward(cx, {.x = decoder.forward(cx, TensorRef(ids.data(), DType::kI32, {1, kN}, kHost)),
-                             .w = m.params.weights().head,
-                             .y = logits});
-    test::ReferenceDecoder<double> exact(m.spec, m.params);
-    test::ReferenceDecoder<float> naive(m.spec, m.params);
-    const std::vector<double> right = exact.run(ids, kN);
-    const std::vector<float> rough = test::farthest_naive(right, [&](int64_t first_term) {
-      naive.set_first_term(first_term);
-      return naive.run(ids, kN);
-    });
-    // One layer: about ten operations with sums of up to 40 terms.
-    test::expect_close(logits.values<float>(), right, rough, {.terms = 400}, "logits");
+    test::expect_reference_logits(spec_of(method), kN);
     ++checked;
   }
   EXPECT_GT(checked, 200);
 }
 
-// The derivative of the loss along one random direction of all weights by complex step must equal the sum of gradient
-// times direction. An error in a large part of any gradient changes that sum.
 TEST(Methods, ThoseThatTrainHaveTheGradientOfTheReference) {
-  using test::Complex;
-  constexpr int64_t kTrain = 12;
   int64_t checked = 0;
   for (const Method& method : all_methods(tiny())) {
     if (method.use != MethodUse::kTraining) continue;
     SCOPED_TRACE(name_of(method));
-    const test::TinyModel m(spec_of(method));
-    const std::vector<int32_t> ids = test::random_ids(kTrain + 1, m.spec.V, 4);
-    ParamStore grads(m.spec);
-    Context cx;
-    TrainingDecoder decoder(m.spec, 1, kTrain);
-    decoder.forward_backward(cx, m.params.weights(), TensorRef(ids.data(), DType::kI32, {1, kTrain}, kHost),
-                             TensorRef(ids.data() + 1, DType::kI32, {1, kTrain}, kHost), 1.0f, grads.tensors());
-    test::ReferenceDecoder<Complex> reference(m.spec, m.params);
-    Rng rng(7);
-    constexpr double kStep = 1e-30;
-    double ours = 0, size = 0;
-    const float* g = grads.flat().as<float>();
-    for (size_t i = 0; i < reference.weights().size(); ++i) {
-      const double direction = rng.normal(), term = direction * static_cast<double>(g[i]);
-      reference.weights()[i] += Complex(0, kStep * direction);
-      ours += term;
-      size += term * term;
-    }
-    const std::vector<Complex> logits = reference.run(std::span(ids).subspan(0, kTrain), kTrain);
-    Complex loss(0);
-    for (int64_t n = 0; n < kTrain; ++n)
-      loss += test::reference_nll(logits.data() + n * m.spec.V, m.spec.V, ids[static_cast<size_t>(n) + 1]);
-    // Each weight's gradient has an error of about 400 roundings of its size. In the sum they add up like independent
-    // random numbers.
-    EXPECT_NEAR(ours, loss.imag() / kStep, 400 * 0x1p-24 * 4 * std::sqrt(size)) << std::sqrt(size);
+    test::expect_reference_gradient(spec_of(method), 12);
     ++checked;
   }
   EXPECT_GE(checked, 70);

@@ -74,6 +74,8 @@ class ReferenceDecoder {
   struct Layer {
     std::vector<T> keys, values;                // [tokens, G, D] each
     std::vector<T> global_keys, global_values;  // the same with the global tokens' projections
+    std::vector<T> last_key, last_value;        // of the token before, not mixed (kv-shift)
+    std::vector<T> decay;                       // [tokens, H] (forget-gate)
   };
   struct Heads {
     std::vector<T> q, k, v;  // of one token
@@ -89,11 +91,11 @@ class ReferenceDecoder {
       std::vector<std::vector<T>> queries;
       for (size_t n = 0; n < x.size(); ++n) {
         position_ = static_cast<int64_t>(n);
-        queries.push_back(remember(norm(x[n], w.layers[i].ln1_w, w.layers[i].ln1_b), w.layers[i], layers_[i]));
+        queries.push_back(remember(normed(x[n], w.layers[i]), w.layers[i], layers_[i]));
       }
       for (size_t n = 0; n < x.size(); ++n) {
         position_ = static_cast<int64_t>(n);
-        x[n] = finish(x[n], attend(queries[n], layers_[i], i), w.layers[i]);
+        x[n] = finish(x[n], attend(queries[n], w.layers[i], layers_[i], i), w.layers[i]);
       }
     }
     std::vector<T> out;
@@ -175,6 +177,48 @@ class ReferenceDecoder {
     }
   }
 
+  // A modifier's tensors in a layer; null: the model does not have it.
+  const model::ModifierTensors<TensorRef>* modifier(const model::LayerTensors<TensorRef>& w,
+                                                    std::string_view name) const {
+    for (size_t i = 0; i < s_.modifiers.size(); ++i)
+      if (s_.modifiers[i]->info().name == name) return &w.modifiers[i];
+    return nullptr;
+  }
+
+  // What modifiers make of a head's q_eff, at the n-th token.
+  void adjust(const model::LayerTensors<TensorRef>& w, int64_t h, int64_t n, std::vector<T>& q_eff) const {
+    if (const auto* m = modifier(w, "log-scale"))
+      for (T& x : q_eff) x *= at(m->w)[h] * T(std::log(static_cast<double>(n + 1)));
+    if (const auto* m = modifier(w, "phases")) {
+      const int64_t P = m->w.size(1);
+      for (int64_t j = 0; j < P; ++j) {
+        const T phase = at(m->w)[h * P + j], c = std::cos(phase), s = std::sin(phase);
+        T &a = q_eff[static_cast<size_t>(j)], &b = q_eff[static_cast<size_t>(j + P)];
+        const T x = a * c - b * s;
+        b = b * c + a * s;
+        a = x;
+      }
+    }
+  }
+
+  // Softmax of the scores of one head; a sink takes its share and is dropped.
+  void softmax(const model::LayerTensors<TensorRef>& w, int64_t h, std::vector<T>& p) const {
+    const auto* sinks = modifier(w, "sinks");
+    if (sinks) p.push_back(at(sinks->w)[h]);
+    ref::softmax_row(p);
+    if (sinks) p.pop_back();
+  }
+
+  // x_n of every head becomes w_0 x_n + w_1 x_(n-1), and `last` x_n.
+  static void mix(const T* weights, int64_t width, std::vector<T>& x, std::vector<T>& last) {
+    const std::vector<T> before = last.empty() ? std::vector<T>(x.size()) : last;
+    last = x;
+    for (size_t i = 0; i < x.size(); ++i) {
+      const T* w = weights + static_cast<int64_t>(i) / width * 2;
+      x[i] = w[0] * x[i] + w[1] * before[i];
+    }
+  }
+
   // Applies RMSNorm to every head if the spec has it.
   void head_norms(std::vector<T>& heads, TensorRef w) const {
     if (s_.head_norm == model::HeadNorm::kNone) return;
@@ -224,7 +268,8 @@ class ReferenceDecoder {
     return {std::min(n, d), 0, static_cast<double>(std::min(n - m, d))};
   }
 
-  std::vector<T> attend_by_pattern(const std::vector<T>& q, const Layer& cache, size_t index) const {
+  std::vector<T> attend_by_pattern(const std::vector<T>& q, const model::LayerTensors<TensorRef>& w, const Layer& cache,
+                                   size_t index) const {
     const int64_t n = position_, row = s_.G * s_.D;
     std::vector<T> o(q.size()), q_eff(static_cast<size_t>(s_.D)), k_eff(q_eff.size());
     for (int64_t h = 0; h < s_.H; ++h) {
@@ -236,6 +281,7 @@ class ReferenceDecoder {
         const std::optional<Places> here = places(n, m);
         const Places at = here.value_or(middle_place(n, m));
         rotate(q.data() + h * s_.D, at.query, q_eff.data(), nullptr);
+        adjust(w, h, n, q_eff);
         rotate(cache.keys.data() + m * row + at_head, at.key, nullptr, k_eff.data());
         T dot(0);
         for (size_t d = 0; d < q_eff.size(); ++d) dot += q_eff[d] * k_eff[d];
@@ -258,7 +304,7 @@ class ReferenceDecoder {
         p.push_back(score);
         seen.push_back(m);
       }
-      ref::softmax_row(p);
+      softmax(w, h, p);
       for (size_t i = 0; i < p.size(); ++i)
         for (int64_t d = 0; d < s_.D; ++d)
           o[static_cast<size_t>(h * s_.D + d)] += p[i] * cache.values[static_cast<size_t>(seen[i] * row + at_head + d)];
@@ -276,7 +322,8 @@ class ReferenceDecoder {
     return gap % d == 0 && gap / d < window;
   }
 
-  std::vector<T> attend_by_rules(const std::vector<T>& q, const Layer& cache, size_t layer) const {
+  std::vector<T> attend_by_rules(const std::vector<T>& q, const model::LayerTensors<TensorRef>& w, const Layer& cache,
+                                 size_t layer) const {
     const int64_t n = position_, row = s_.G * s_.D;
     const bool global = n < s_.global_tokens;
     const std::vector<T>&keys = global ? cache.global_keys : cache.keys,
@@ -287,6 +334,7 @@ class ReferenceDecoder {
       std::vector<T> p;
       std::vector<int64_t> seen;
       rotate(q.data() + h * s_.D, n, q_eff.data(), nullptr);
+      adjust(w, h, n, q_eff);
       for (int64_t m = 0; m < static_cast<int64_t>(keys.size()) / row; ++m) {
         if (!sees(layer, h, n, m)) continue;
         rotate(keys.data() + m * row + at_head, m, nullptr, k_eff.data());
@@ -295,10 +343,12 @@ class ReferenceDecoder {
         T score = dot / T(std::sqrt(static_cast<double>(s_.D)));
         if (!slopes_.empty())
           score -= T(static_cast<double>(slopes_[static_cast<size_t>(h)]) * static_cast<double>(std::abs(n - m)));
+        if (!cache.decay.empty())
+          score += cache.decay[static_cast<size_t>(n * s_.H + h)] - cache.decay[static_cast<size_t>(m * s_.H + h)];
         p.push_back(score);
         seen.push_back(m);
       }
-      ref::softmax_row(p);
+      softmax(w, h, p);
       for (size_t i = 0; i < p.size(); ++i)
         for (int64_t d = 0; d < s_.D; ++d)
           o[static_cast<size_t>(h * s_.D + d)] += p[i] * values[static_cast<size_t>(seen[i] * row + at_head + d)];
@@ -306,10 +356,12 @@ class ReferenceDecoder {
     return o;
   }
 
-  std::vector<T> attend(const std::vector<T>& q, Layer& cache, size_t index) const {
-    if (s_.pattern.far()) return attend_by_pattern(q, cache, index);
-    if (!s_.dilation.empty() || s_.global_tokens > 0 || s_.direction == model::Direction::kBidirectional)
-      return attend_by_rules(q, cache, index);
+  std::vector<T> attend(const std::vector<T>& q, const model::LayerTensors<TensorRef>& w, Layer& cache,
+                        size_t index) const {
+    if (s_.pattern.far()) return attend_by_pattern(q, w, cache, index);
+    if (!s_.dilation.empty() || s_.global_tokens > 0 || s_.direction == model::Direction::kBidirectional ||
+        !s_.modifiers.empty())
+      return attend_by_rules(q, w, cache, index);
     const int64_t window = s_.window_of(index);
     const int64_t n = position_, S = n + 1, row = s_.G * s_.D,
                   first = window > 0 ? std::max<int64_t>(0, S - window) : 0;
@@ -396,6 +448,17 @@ class ReferenceDecoder {
     Heads own = heads(ln1, w.qkv_w, w.qkv_b, {w.q_w, w.k_w, w.v_w}, {w.q_b, w.k_b, w.v_b});
     head_norms(own.q, w.q_norm_w);
     head_norms(own.k, w.k_norm_w);
+    if (const auto* m = modifier(w, "kv-shift")) {
+      mix(at(m->w), static_cast<int64_t>(own.k.size()) / s_.G, own.k, cache.last_key);
+      mix(at(m->b), s_.D, own.v, cache.last_value);
+    }
+    if (const auto* m = modifier(w, "forget-gate")) {
+      const std::vector<T> logits = linear(ln1, m->w, m->b, s_.H);
+      for (size_t h = 0; h < logits.size(); ++h) {
+        const T before = cache.decay.size() < logits.size() ? T(0) : cache.decay[cache.decay.size() - logits.size()];
+        cache.decay.push_back(before - std::log(T(1) + std::exp(-logits[h])));
+      }
+    }
     cache.keys.insert(cache.keys.end(), own.k.begin(), own.k.end());
     cache.values.insert(cache.values.end(), own.v.begin(), own.v.end());
     if (s_.global_tokens == 0) return own.q;
@@ -406,8 +469,15 @@ class ReferenceDecoder {
     return position_ < s_.global_tokens ? global.q : own.q;
   }
 
-  std::vector<T> finish(const std::vector<T>& x, const std::vector<T>& o,
-                        const model::LayerTensors<TensorRef>& w) const {
+  std::vector<T> normed(const std::vector<T>& x, const model::LayerTensors<TensorRef>& w) const {
+    return norm(x, w.ln1_w, w.ln1_b);
+  }
+
+  std::vector<T> finish(const std::vector<T>& x, std::vector<T> o, const model::LayerTensors<TensorRef>& w) const {
+    if (const auto* m = modifier(w, "output-gate")) {
+      const std::vector<T> gate = linear(normed(x, w), m->w, m->b, s_.H * s_.D);
+      for (size_t i = 0; i < o.size(); ++i) o[i] /= T(1) + std::exp(-gate[i]);
+    }
     const std::vector<T> branch = linear(o, w.o_w, w.o_b, s_.C);
     std::vector<T> mid(x.size()), y(x.size());
     for (size_t c = 0; c < x.size(); ++c) mid[c] = x[c] + branch[c];
@@ -419,8 +489,8 @@ class ReferenceDecoder {
 
   std::vector<T> layer(const std::vector<T>& x, const model::LayerTensors<TensorRef>& w, Layer& cache,
                        size_t index) const {
-    const std::vector<T> q = remember(norm(x, w.ln1_w, w.ln1_b), w, cache);
-    return finish(x, attend(q, cache, index), w);
+    const std::vector<T> q = remember(normed(x, w), w, cache);
+    return finish(x, attend(q, w, cache, index), w);
   }
 
   const model::ModelSpec& s_;

@@ -214,6 +214,10 @@ struct TinyModel {
     Rng rng(seed, 0xb1a5);  // biases and norms that have an effect
     for (const model::ParamInfo& info : params.infos()) {
       const bool norm = info.role == model::ParamRole::kNormWeight;
+      if (info.role == model::ParamRole::kModifier) {  // none at a value where a part of it has no effect
+        float* values = params.at(info).as<float>();
+        for (int64_t i = 0; i < info.shape.product(); ++i) values[i] = static_cast<float>(0.3 + 0.5 * rng.uniform());
+      }
       if (!norm && info.role != model::ParamRole::kBias) continue;
       float* values = params.at(info).as<float>();
       for (int64_t i = 0; i < info.shape.product(); ++i)

@@ -26,7 +26,22 @@ E read_name(const ConfigFields& f, const char* field, const char* otherwise) {
        enum_choices_for<E>(found));
 }
 
+void read_modifiers(const ConfigFields& f, model::ModelSpec& s) {
+  std::vector<const model::Modifier*> found;
+  for (const std::string& name : f.texts("attention_modifiers")) {
+    const auto& known = EnumTraits<const model::Modifier*>::names();
+    const auto it = std::ranges::find(known, name, [](const auto& entry) { return entry.name; });
+    COCA_CHECK_AS(kBadFile, it != known.end(), "{}: attention_modifiers names \"{}\", which is unknown; expected {}",
+                  f.origin(), name, enum_choices_for<const model::Modifier*>(name));
+    COCA_CHECK_AS(kBadFile, std::ranges::find(found, it->value) == found.end(),
+                  "{}: attention_modifiers names \"{}\" twice", f.origin(), name);
+    found.push_back(it->value);
+  }
+  s.modifiers = model::ordered(found);
+}
+
 void read_attention(const ConfigFields& f, model::ModelSpec& s) {
+  read_modifiers(f, s);
   const std::string kind = f.text("attention_type", "rope"), fold = f.text("coca_fold", "rotary");
   s.t_width = read_name<model::TWidth>(f, "coca_t_width", "full");
   if (kind == "coca") {
@@ -360,6 +375,7 @@ nlohmann::ordered_json spec_to_json(const model::ModelSpec& s, model::Precision 
   if (model::is_coca(s.attention) && s.R != s.D)
     c["coca_fold"] = s.fold == ops::Fold::kOfficial ? "official" : "rotary";
   if (s.t_width != model::TWidth::kFull) c["coca_t_width"] = std::string(enum_name(s.t_width));
+  for (const model::Modifier* m : s.modifiers) c["attention_modifiers"].push_back(std::string(m->info().name));
   c["vocab_size"] = s.V;
   c["hidden_size"] = s.C;
   c["intermediate_size"] = s.F;

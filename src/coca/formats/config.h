@@ -2,7 +2,8 @@
 // qwen2, qwen3; rope_scaling as transformers 4 writes it or rope_parameters as transformers 5 does. The attention kind
 // is an explicit field, "attention_type", a name of AttentionKind (rope is the default); "coca" is the official code's
 // (slack, and its fold over the whole head when rotary_pct < 1). Windows that these fields cannot say are lists,
-// "layer_window" [L] and "layer_dilation" [L][H] (windows.h); beside them "global_tokens" and "direction". A field that
+// "layer_window" [L] and "layer_dilation" [L][H] (windows.h); beside them "global_tokens" and "direction".
+// "attention_modifiers" lists names of modifiers (modifier.h). A field that
 // is neither read nor known to be harmless is refused by name.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once

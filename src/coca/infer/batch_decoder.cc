@@ -54,6 +54,8 @@ BatchDecoder::BatchDecoder(const model::ModelSpec& spec, const model::Weights& w
       arena_(memory_) {
   model::validate(spec);
   model::require_causal(spec, "generation");
+  COCA_CHECK(spec.modifiers.empty(), "[generate] attention modifier {}: generation does not have it yet",
+             spec.modifiers.front()->info().name);
   COCA_CHECK(!spec.pattern.forgets() || spec.pattern.sinks <= kKvPage,
              "[generate] pattern {}: {}; the cache keeps at most {}", enum_name(spec.pattern.type),
              counted(spec.pattern.sinks, "sink"), kKvPage);
@@ -173,7 +175,8 @@ void BatchDecoder::attend(Context& cx, size_t layer) {
   ops::decode_attention(cx, attention_options(spec_, layer), {.sequences = sequences_, .slopes = slopes});
   if (spec_.pattern.top_keys_of(l) == 0) return;
   for (Part& part : parts_)
-    middle_.attend(cx, spec_, part.place.at, part.sequence->cache().view(l, part.held), part.acts);
+    middle_.attend(cx, spec_, weights_.layers[layer], part.place.at, part.sequence->cache().view(l, part.held),
+                   part.acts);
 }
 
 // Attention of the global tokens among a sequence's new rows. Each sees the global tokens up to itself.

@@ -52,13 +52,13 @@ TensorRef MiddleKeys::placed(Context& cx, const model::ModelSpec& s, int64_t tok
   return out;
 }
 
-void MiddleKeys::attend(Context& cx, const model::ModelSpec& s, const model::AttentionInputs& inputs,
-                        const KvView& cache, model::LayerActs& acts) {
+void MiddleKeys::attend(Context& cx, const model::ModelSpec& s, const model::LayerTensors<TensorRef>& w,
+                        const model::AttentionInputs& inputs, const KvView& cache, model::LayerActs& acts) {
   const auto& [at, scope] = inputs;
   const int64_t N = acts.q.size(1), S = cache.length,
                 last = S - s.pattern.window;  // one past the last key that the last query may choose
   prepare(cx, s, at, cache.layout);
-  model::transform_far_queries(cx, s, at, acts);
+  model::transform_far_queries(cx, s, w, inputs, acts);
   const ops::TopKeysOptions options = model::middle_options(s, scope, S - N);
   // The first page is always processed, since it initializes the lists.
   for (int64_t page = 0; page == 0 || page < last; page += kKvPage) {

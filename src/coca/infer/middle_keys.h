@@ -14,7 +14,8 @@ class MiddleKeys {
  public:
   // For one sequence: adds the chosen keys to the softmax of acts.o and acts.lse. `cache` holds all tokens so far, and
   // the queries are its last N.
-  void attend(Context&, const model::ModelSpec&, const model::AttentionInputs&, const KvView& cache, model::LayerActs&);
+  void attend(Context&, const model::ModelSpec&, const model::LayerTensors<TensorRef>& w, const model::AttentionInputs&,
+              const KvView& cache, model::LayerActs&);
 
  private:
   void prepare(Context&, const model::ModelSpec&, const model::Positions&, const KvLayout&);

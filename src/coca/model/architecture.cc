@@ -16,6 +16,7 @@ TensorNames gpt_neox_names() {
           .down = "mlp.dense_4h_to_h",
           .norm = "gpt_neox.final_layer_norm",
           .head = "embed_out",
+          .attention = "attention",
           .qkv_global = "attention.query_key_value_global",
           .clex = "gpt_neox.clex_layer.proj_func."};
 }
@@ -39,6 +40,7 @@ TensorNames llama_names(const ModelSpec& s) {
           .down = "mlp.down_proj",
           .norm = "model.norm",
           .head = "lm_head",
+          .attention = "self_attn",
           .q_global = "self_attn.q_global_proj",
           .k_global = coca ? "self_attn.t_global_proj" : "self_attn.k_global_proj",
           .v_global = "self_attn.v_global_proj",

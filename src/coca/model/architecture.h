@@ -12,6 +12,7 @@ namespace coca::model {
 // Without ".weight" and ".bias"; layer is the prefix before the layer's number. Empty: the tensor does not exist.
 struct TensorNames {
   std::string embed, layer, ln1, ln2, qkv, q, k, v, q_norm, k_norm, o, gate, up, down, norm, head;
+  std::string attention;                                 // of a layer: what holds the projections
   std::string qkv_global, q_global, k_global, v_global;  // of the global tokens
   std::string clex;                                      // prefix of its network's two tensors, which have no ".weight"
 };

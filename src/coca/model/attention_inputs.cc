@@ -7,6 +7,7 @@ Positions Positions::narrow(int64_t first, int64_t count) const {
   Positions part = *this;
   for (ops::RopeRows* r : {&part.rows, &part.key_rows, &part.turn, &part.far_rows, &part.far_key_rows})
     *r = r->narrow(first, count);
+  if (!log_tokens.empty()) part.log_tokens = log_tokens.narrow(log_tokens.rank() - 1, first, count);
   return part;
 }
 

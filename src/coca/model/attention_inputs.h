@@ -19,6 +19,7 @@ struct Positions {
   ops::RopeRows turn;
   ops::RopeRows far_rows, far_key_rows;  // of queries towards keys beyond the window; of the tokens here as such keys
   TensorRef slopes;                      // [H]
+  TensorRef log_tokens;  // [N] or [B, N] f32: log of the tokens up to each, itself included; with log-scale only
 
   const ops::RopeRows& keys() const { return key_rows.cos.empty() ? rows : key_rows; }
   Positions narrow(int64_t first, int64_t count) const;  // of `count` tokens from the `first` of these

@@ -93,6 +93,19 @@ ops::Rotation PositionSource::rotation(int64_t seq_len) {
   return {.frequencies = clex_[static_cast<size_t>(clex_factor(spec_, spec_.pattern.used_length(seq_len)) - 1)]};
 }
 
+// Of tokens whose number in their sequence, counted from 1, is given by number(i), i < n * sequences.
+template <typename Number>
+void PositionSource::add_log_tokens(Positions& p, int64_t sequences, int64_t n, const Number& number) {
+  if (!has_stage(spec_, Stage::kQueries)) return;
+  if (log_tokens_.empty() || log_tokens_.shape().product() < sequences * n)
+    log_tokens_ = SentTensor({sequences * n}, DType::kF32, memory_);
+  float* out = log_tokens_.host().as<float>();
+  for (int64_t i = 0; i < sequences * n; ++i) out[i] = static_cast<float>(std::log(static_cast<double>(number(i))));
+  log_tokens_.send(sequences * n);
+  const TensorRef all = log_tokens_.ref().narrow(0, 0, sequences * n);
+  p.log_tokens = sequences == 1 ? all : all.reshape({sequences, n});
+}
+
 AttentionInputs PositionSource::without_rows() const {
   AttentionInputs p;
   if (!slopes_.empty()) p.positions.slopes = slopes_.ref();
@@ -117,13 +130,16 @@ AttentionInputs PositionSource::at(int64_t start, int64_t n, int64_t seq_len) {
 }
 
 AttentionInputs PositionSource::at(int64_t start, int64_t n, int64_t seq_len, const ops::Rotation& angles) {
+  AttentionInputs p;
   if (spec_.pattern.far()) {
-    AttentionInputs p = without_rows();
+    p = without_rows();
     add_pattern(p, start, n, seq_len, angles);
-    return p;
+  } else {
+    if (transforms_keys(spec_.attention)) table_.build(angles, start, n, growth_origin(spec_, start, n));
+    p = of_table(n);
   }
-  if (transforms_keys(spec_.attention)) table_.build(angles, start, n, growth_origin(spec_, start, n));
-  return of_table(n);
+  add_log_tokens(p.positions, 1, n, [&](int64_t i) { return start + i + 1; });
+  return p;
 }
 
 void PositionSource::add_pattern(AttentionInputs& inputs, int64_t start, int64_t n, int64_t seq_len,
@@ -164,13 +180,17 @@ AttentionInputs PositionSource::at_positions(std::span<const double> positions, 
   for (const double p : positions) last = std::max(last, p);
   const auto span = static_cast<int64_t>(std::ceil(last)) + 1;
   if (transforms_keys(spec_.attention)) table_.build_at(rotation(seq_len), positions, n, growth_origin(spec_, 0, span));
-  return of_table(n);
+  AttentionInputs p = of_table(n);
+  add_log_tokens(p.positions, 1, n, [](int64_t i) { return i + 1; });
+  return p;
 }
 
 AttentionInputs PositionSource::at_places(std::span<const double> positions, int64_t seq_len, int64_t N) {
   const auto n = static_cast<int64_t>(positions.size());
   if (transforms_keys(spec_.attention)) table_.build_at(rotation(seq_len), positions, n, growth_origin(spec_, 0, N));
-  return of_table(n);
+  AttentionInputs p = of_table(n);
+  add_log_tokens(p.positions, 1, n, [&](int64_t i) { return positions[static_cast<size_t>(i)] + 1; });
+  return p;
 }
 
 AttentionInputs PositionSource::packed(TensorRef document_start, int64_t seq_len) {
@@ -179,6 +199,7 @@ AttentionInputs PositionSource::packed(TensorRef document_start, int64_t seq_len
   const int32_t* start = document_start.as<int32_t>();
   for (int64_t i = 0; i < B * N; ++i) positions[static_cast<size_t>(i)] = static_cast<double>(i % N - start[i]);
   AttentionInputs p = uses_alibi(spec_.attention) ? at(0, N, seq_len) : at_positions(positions, N, seq_len);
+  add_log_tokens(p.positions, B, N, [&](int64_t i) { return positions[static_cast<size_t>(i)] + 1; });
   std::ranges::copy_n(start, B * N, room(document_start_, B * N, memory_).begin());
   document_start_.send(B * N);
   p.scope.document_start = document_start_.ref().narrow(0, 0, B * N).reshape({B, N});
@@ -211,6 +232,14 @@ void Decoder::plan(const ModelSpec& s, DType type, int64_t B, int64_t N, int64_t
     add("keys.v", {1, N, s.G, s.D}, out.keys.v);
     if (s.pattern.far() && transforms_keys(s.attention))
       add("keys.k_far", {1, s.pattern.far_keys(N), s.G, s.D}, out.keys.k_far);
+    if (has_stage(s, Stage::kKeys)) {
+      add("carry.kt", {1, 1, s.G, s.key_width()}, out.keys.carry.kt);
+      add("carry.v", {1, 1, s.G, s.D}, out.keys.carry.v);
+    }
+    if (has_stage(s, Stage::kDecay)) {
+      plan.add("keys.decay", {1, s.H, N}, DType::kF32, &out.keys.decay);
+      plan.add("carry.decay", {1, s.H, 2}, DType::kF32, &out.keys.carry.decay);
+    }
   }
   const int64_t longest = parts ? longest_part(N, chunk) : N;
   plan_layer_acts(s, {.B = out.sequences, .N = longest, .dtype = type}, "chunk.", parts ? Acts::kChunk : Acts::kForward,
@@ -271,12 +300,18 @@ void Decoder::ring_layer(Context& cx, size_t i, const AttentionInputs& inputs) {
   each_part([&](LayerActs& acts, MutTensorRef x, const auto& of_all, int64_t b, int64_t n) {
     if (transforms_keys(spec_.attention)) acts.q_eff = of_all(buffers_.q_eff);
     layer_project(cx, spec_, w, x, acts);
-    transform(cx, spec_, at.positions.narrow(n, acts.q.size(1)), acts);
-    if (!transforms_keys(spec_.attention)) ops::copy_heads(cx, acts.q, of_all(buffers_.q_eff));
+    transform(cx, spec_, w, at.narrow(n, acts.q.size(1)), acts);
+    if (!transforms_keys(spec_.attention)) ops::copy_heads(cx, acts.q_eff, of_all(buffers_.q_eff));
     ring_->put(cx, acts, B_, b, n);
   });
   ring_->attend_all(cx, at.positions.slopes, buffers_.q_eff, buffers_.o, buffers_.lse);
+  LayerActs attended;
+  attended.o = buffers_.o;
+  attended.lse = buffers_.lse;
+  modify(cx, spec_, w, at, Stage::kSoftmax, attended);
   each_part([&](LayerActs& acts, MutTensorRef x, const auto& of_all, int64_t, int64_t) {
+    if (has_stage(spec_, Stage::kOutput))
+      layer_project(cx, spec_, w, x, acts);  // its gates are not kept for all tokens
     ops::copy_heads(cx, of_all(buffers_.o), acts.o);
     layer_finish(cx, spec_, w, x, acts, x);
   });

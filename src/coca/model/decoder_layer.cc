@@ -56,9 +56,34 @@ void project(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, 
   } else {
     const bool raw = s.head_norm != HeadNorm::kNone;
     linear(cx, w.lora.q, {.x = a.ln1, .w = w.q_w, .b = w.q_b, .y = flat_heads(raw ? a.q_raw : a.q)});
-    linear(cx, w.lora.k, {.x = a.ln1, .w = w.k_w, .b = w.k_b, .y = flat_heads(raw ? a.k_raw : a.kt)});
-    linear(cx, w.lora.v, {.x = a.ln1, .w = w.v_w, .b = w.v_b, .y = flat_heads(a.v)});
+    linear(cx, w.lora.k, {.x = a.ln1, .w = w.k_w, .b = w.k_b, .y = flat_heads(raw ? a.k_raw : a.kt_in)});
+    linear(cx, w.lora.v, {.x = a.ln1, .w = w.v_w, .b = w.v_b, .y = flat_heads(a.v_in)});
   }
+}
+
+// What modifiers make of ln1.
+void project_modifiers(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, LayerActs& a) {
+  const AttentionInputs none;
+  for (size_t i = 0; i < s.modifiers.size(); ++i)
+    if (!a.own[i].empty())
+      s.modifiers[i]->project(
+          {.cx = cx, .spec = s, .w = w.modifiers[i], .at = none, .acts = a, .own = a.own[i], .x = {}});
+}
+
+void project_modifiers_backward(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, const LayerActs& a,
+                                LayerActGrads& g, LayerTensors<MutTensorRef>& dw) {
+  const AttentionInputs none;
+  for (size_t i = 0; i < s.modifiers.size(); ++i)
+    if (!a.own[i].empty())
+      s.modifiers[i]->project_backward({.cx = cx,
+                                        .spec = s,
+                                        .w = w.modifiers[i],
+                                        .dw = dw.modifiers[i],
+                                        .at = none,
+                                        .acts = a,
+                                        .grads = g,
+                                        .own = a.own[i],
+                                        .down = g.down[i]});
 }
 
 // [B, N, H, X] as one row per head.
@@ -78,7 +103,7 @@ void head_norms(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& 
                            .stat = head_rows(stat)});
   };
   one(a.q_raw, w.q_norm_w, a.q, a.q_stat);
-  one(a.k_raw, w.k_norm_w, a.kt, a.k_stat);
+  one(a.k_raw, w.k_norm_w, a.kt_in, a.k_stat);
 }
 
 // dq and dk turn from the gradients of what the norms gave into those of what they got.
@@ -96,11 +121,11 @@ void head_norms_backward(Context& cx, const ModelSpec& s, const LayerTensors<Ten
                             .dx_write = ops::Write::kAssign});
   };
   one(a.q_raw, w.q_norm_w, a.q_stat, g.dq, dw.q_norm_w);
-  one(a.k_raw, w.k_norm_w, a.k_stat, g.dkt, dw.k_norm_w);
+  one(a.k_raw, w.k_norm_w, a.k_stat, g.dkt_in, dw.k_norm_w);
 }
 
 void attention_output(Context& cx, const LayerTensors<TensorRef>& w, const LayerActs& a) {
-  linear(cx, w.lora.o, {.x = flat_heads(TensorRef(a.o)), .w = w.o_w, .b = w.o_b, .y = a.branch});
+  linear(cx, w.lora.o, {.x = flat_heads(TensorRef(a.o_out)), .w = w.o_w, .b = w.o_b, .y = a.branch});
 }
 
 void mlp_up(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, LayerActs& a) {
@@ -194,11 +219,15 @@ void attention_branch_backward(Context& cx, const ModelSpec& s, const LayerTenso
   const Positions& at = inputs.positions;
   linear_back(
       cx, w.lora.o, dw.lora.o,
-      {.x = flat_heads(TensorRef(a.o)), .w = w.o_w, .dy = dy, .dx = flat_heads(g.d_o), .dw = dw.o_w, .db = dw.o_b});
+      {.x = flat_heads(TensorRef(a.o_out)), .w = w.o_w, .dy = dy, .dx = flat_heads(g.d_o), .dw = dw.o_w, .db = dw.o_b});
+  const auto back = [&](Stage stage) { modify_backward(cx, s, w, inputs, stage, a, g, dw); };
+  back(Stage::kOutput);
+  back(Stage::kSoftmax);
   if (ring)
     ring->backward(cx, inputs, a, g);
   else
     attend_backward(cx, s, inputs, a, g);
+  back(Stage::kQueries);
   angle_gradients(cx, s, at, a, g);
   if (is_coca(s.attention)) {
     const auto keys = [&](auto t) {
@@ -217,6 +246,8 @@ void attention_branch_backward(Context& cx, const ModelSpec& s, const LayerTenso
     ops::rope_backward(cx, {.rows = at.rows, .dy = g.dq_eff, .dx = g.dq});
     ops::rope_backward(cx, {.rows = at.keys(), .dy = g.dk_eff, .dx = g.dkt});
   }
+  back(Stage::kDecay);
+  back(Stage::kKeys);
   head_norms_backward(cx, s, w, a, g, dw);
   if (s.qkv == Qkv::kFused) {
     linear_back(cx, w.lora.qkv, dw.lora.qkv,
@@ -226,13 +257,19 @@ void attention_branch_backward(Context& cx, const ModelSpec& s, const LayerTenso
     const auto add = ops::Write::kAccumulate;
     linear_back(cx, w.lora.q, dw.lora.q,
                 {.x = a.ln1, .w = w.q_w, .dy = flat_heads(g.dq), .dx = g.dln1, .dw = dw.q_w, .db = dw.q_b});
-    linear_back(
-        cx, w.lora.k, dw.lora.k,
-        {.x = a.ln1, .w = w.k_w, .dy = flat_heads(g.dkt), .dx = g.dln1, .dw = dw.k_w, .db = dw.k_b, .dx_write = add});
+    linear_back(cx, w.lora.k, dw.lora.k,
+                {.x = a.ln1,
+                 .w = w.k_w,
+                 .dy = flat_heads(g.dkt_in),
+                 .dx = g.dln1,
+                 .dw = dw.k_w,
+                 .db = dw.k_b,
+                 .dx_write = add});
     linear_back(
         cx, w.lora.v, dw.lora.v,
-        {.x = a.ln1, .w = w.v_w, .dy = flat_heads(g.dv), .dx = g.dln1, .dw = dw.v_w, .db = dw.v_b, .dx_write = add});
+        {.x = a.ln1, .w = w.v_w, .dy = flat_heads(g.dv_in), .dx = g.dln1, .dw = dw.v_w, .db = dw.v_b, .dx_write = add});
   }
+  project_modifiers_backward(cx, s, w, a, g, dw);
   global_project_backward(cx, s, w, a, g, dw);
 }
 
@@ -242,10 +279,12 @@ void layer_project(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef
   norm(cx, s, x, w.ln1_w, w.ln1_b, a.ln1, a.ln1_stat);
   project(cx, s, w, a);
   head_norms(cx, s, w, a);
+  project_modifiers(cx, s, w, a);
 }
 
 void layer_finish(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, TensorRef x, LayerActs& a,
                   MutTensorRef y) {
+  modify(cx, s, w, {}, Stage::kOutput, a);
   attention_output(cx, w, a);
   const bool sequential = s.residual == ResidualKind::kSequential;
   if (sequential) ops::residual_forward(cx, {.a = x, .b = a.branch, .y = a.mid});
@@ -277,9 +316,10 @@ void layer_remake(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>
   } else {
     norm(cx, s, x, w.ln1_w, w.ln1_b, a.ln1, a.ln1_stat);
     head_norms(cx, s, w, a);
-    transform(cx, s, at.positions, a);
+    transform(cx, s, w, at, a);
     global_transform(cx, s, at.positions, a);
   }
+  modify(cx, s, w, {}, Stage::kOutput, a);
   if (all && sequential) {  // the branches themselves are not read backward
     attention_output(cx, w, a);
     ops::residual_forward(cx, {.a = x, .b = a.branch, .y = a.mid});

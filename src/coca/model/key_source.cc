@@ -13,8 +13,11 @@ namespace coca::model {
 namespace {
 
 // What attention sees beyond the window: q_far is written, and k_far [B, n, G, D] is written: the first n tokens here.
-void transform_far(Context& cx, const ModelSpec& s, const Positions& at, const LayerActs& a, MutTensorRef k_far) {
-  transform_far_queries(cx, s, at, a);
+void transform_far(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, const AttentionInputs& inputs,
+                   LayerActs& a, MutTensorRef k_far) {
+  transform_far_queries(cx, s, w, inputs, a);
+  if (!transforms_keys(s.attention)) return;  // k_far is kt
+  const Positions& at = inputs.positions;
   const int64_t n = k_far.empty() ? 0 : k_far.size(1);
   if (n == 0) return;
   const ops::RopeRows key_rows = at.far_key_rows.narrow(0, n);
@@ -54,43 +57,49 @@ void global_tokens(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef
 
 void WholeSequences::attend(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w,
                             const AttentionInputs& at, LayerActs& a) {
-  transform(cx, s, at.positions, a);
+  transform(cx, s, w, at, a);
   global_tokens(cx, s, w, at.positions, a);
   ops::FarKeys far;
   if (const int64_t count = s.pattern.far_keys(a.kt.size(1)); count > 0) {
     const MutTensorRef k_far = a.k_far.narrow(1, 0, count);
-    if (transforms_keys(s.attention)) transform_far(cx, s, at.positions, a, k_far);
+    transform_far(cx, s, w, at, a, k_far);
     far = far_keys(at.scope, a.q_far, k_far);
   }
   model::attend(cx, s, at, 0, a.k_eff, a.v, far, a);
   if (at.scope.middle_keys > 0) attend_middle(cx, s, at, 0, a.k_far, a.v, a);
+  modify(cx, s, w, at, Stage::kSoftmax, a);
 }
 
 void ChunkedSequence::place(const ModelSpec& s, LayerActs& a) const {
   const int64_t n = a.q.size(1);
   if (transforms_keys(s.attention)) a.k_eff = keys_.k_eff.narrow(1, start_, n);
-  if (s.qkv == Qkv::kSeparate) a.v = keys_.v.narrow(1, start_, n);
+  const bool mixes = has_stage(s, Stage::kKeys);
+  if (s.qkv == Qkv::kSeparate || mixes) a.v = keys_.v.narrow(1, start_, n);
+  if (!mixes && s.qkv == Qkv::kSeparate) a.v_in = a.v;
+  if (has_stage(s, Stage::kDecay)) a.decay = keys_.decay.narrow(2, start_, n);
 }
 
 void ChunkedSequence::attend(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w,
                              const AttentionInputs& at, LayerActs& a) {
   const int64_t n = a.q.size(1), end = start_ + n;
   const bool turns = transforms_keys(s.attention);
-  transform(cx, s, at.positions, a);
+  LayerCarry carry = keys_.carry;
+  carry.first = start_ == 0;
+  transform(cx, s, w, at, a, &carry);
   if (!turns) ops::copy_heads(cx, a.kt, keys_.k_eff.narrow(1, start_, n));
-  if (s.qkv == Qkv::kFused) ops::copy_heads(cx, a.v, keys_.v.narrow(1, start_, n));
+  if (s.qkv == Qkv::kFused && !has_stage(s, Stage::kKeys)) ops::copy_heads(cx, a.v, keys_.v.narrow(1, start_, n));
   if (start_ == 0) global_tokens(cx, s, w, at.positions, a);
   ops::FarKeys far;
   const MutTensorRef all_far = turns ? keys_.k_far : keys_.k_eff;
   const int64_t before = s.pattern.far_keys(start_), seen = s.pattern.far_keys(end);
   if (seen > 0) {
-    if (turns)
-      transform_far(cx, s, at.positions, a, seen > before ? all_far.narrow(1, before, seen - before) : MutTensorRef());
+    transform_far(cx, s, w, at, a, seen > before ? all_far.narrow(1, before, seen - before) : MutTensorRef());
     far = far_keys(at.scope, a.q_far, all_far.narrow(1, 0, seen));
   }
   const MutTensorRef v = keys_.v.narrow(1, 0, end);
   model::attend(cx, s, at, start_, keys_.k_eff.narrow(1, 0, end), v, far, a);
   if (at.scope.middle_keys > 0) attend_middle(cx, s, at, start_, all_far.narrow(1, 0, seen), v, a);
+  modify(cx, s, w, at, Stage::kSoftmax, a);
 }
 
 }  // namespace coca::model

@@ -33,6 +33,8 @@ class WholeSequences : public KeySource {
 struct LayerKeys {
   MutTensorRef k_eff, v;  // [B, N, G, D]
   MutTensorRef k_far;     // [B, far tokens, G, D]; patterns of models that transform keys only
+  MutTensorRef decay;     // [B, H, N]; with Stage::kDecay only
+  LayerCarry carry;       // the last token so far; with Stage::kKeys or kDecay only
 };
 
 // Tokens start, start + 1, ... of a sequence whose earlier tokens have been through here; k_eff and v of these are

@@ -2,7 +2,6 @@
 #include "coca/model/layer_acts.h"
 
 #include <algorithm>
-#include <limits>
 
 namespace coca::model {
 
@@ -20,13 +19,27 @@ enum class Use : uint8_t {
 };
 enum class Of : uint8_t { kActs, kF32, kI32 };  // type: that of the activations, or always the same
 
+// A tensor of LayerActs: a member, or a modifier's own.
+struct Member {
+  MutTensorRef LayerActs::*member = nullptr;
+  size_t modifier = 0;
+  Member(MutTensorRef LayerActs::*m) : member(m) {}  // NOLINT(google-explicit-constructor): a member is one
+  static Member own(size_t modifier) {
+    Member m(nullptr);
+    m.modifier = modifier;
+    return m;
+  }
+  MutTensorRef& of(LayerActs& a) const { return member ? a.*member : a.own[modifier]; }
+  const MutTensorRef& of(const LayerActs& a) const { return member ? a.*member : a.own[modifier]; }
+};
+
 // visit(name, member, shape, use, type) for every tensor that a layer of this spec has for B sequences of N tokens.
 template <typename Visit>
 void each_act(const ModelSpec& s, int64_t B, int64_t N, const Visit& visit) {
   using A = LayerActs;
   const int64_t M = B * N, K = s.key_width();
   const bool fused = s.qkv == Qkv::kFused, head_norms = s.head_norm != HeadNorm::kNone,
-             turns = transforms_keys(s.attention);
+             turns = transforms_keys(s.attention), mixes = has_stage(s, Stage::kKeys);
   visit("ln1", &A::ln1, Dims{M, s.C}, Use::kRemade, Of::kActs);
   if (fused) {
     visit("qkv", &A::qkv, Dims{B, N, s.H, s.qkv_width()}, Use::kKept, Of::kActs);
@@ -39,16 +52,23 @@ void each_act(const ModelSpec& s, int64_t B, int64_t N, const Visit& visit) {
     }
     const Use use = head_norms ? Use::kRemade : Use::kKept;
     visit("q", &A::q, Dims{B, N, s.H, s.D}, use, Of::kActs);
-    visit("k", &A::kt, Dims{B, N, s.G, K}, use, Of::kActs);
-    visit("v", &A::v, Dims{B, N, s.G, s.D}, Use::kKeys, Of::kActs);
+    visit("k", mixes ? &A::kt_in : &A::kt, Dims{B, N, s.G, K}, use, Of::kActs);
+    visit("v", mixes ? &A::v_in : &A::v, Dims{B, N, s.G, s.D}, mixes ? Use::kKept : Use::kKeys, Of::kActs);
   }
-  if (turns) {
-    visit("q_eff", &A::q_eff, Dims{B, N, s.H, s.D}, Use::kRemade, Of::kActs);
-    visit("k_eff", &A::k_eff, Dims{B, N, s.G, s.D}, Use::kMadeKeys, Of::kActs);
+  if (mixes) {
+    visit("k_mixed", &A::kt, Dims{B, N, s.G, K}, Use::kRemade, Of::kActs);
+    visit("v_mixed", &A::v, Dims{B, N, s.G, s.D}, Use::kMadeKeys, Of::kActs);
   }
-  if (turns && s.pattern.far()) {
-    visit("q_far", &A::q_far, Dims{B, N, s.H, s.D}, Use::kRemade, Of::kActs);
-    visit("k_far", &A::k_far, Dims{B, N, s.G, s.D}, Use::kMadeKeys, Of::kActs);
+  if (has_stage(s, Stage::kDecay)) visit("decay", &A::decay, Dims{B, s.H, N}, Use::kKeys, Of::kF32);
+  for (size_t i = 0; i < s.modifiers.size(); ++i)
+    if (const int64_t X = s.modifiers[i]->own_width(s); X > 0)
+      visit(s.modifiers[i]->info().name, Member::own(i), Dims{M, X}, Use::kKept, Of::kActs);
+  const bool changes_q = turns || has_stage(s, Stage::kQueries);
+  if (changes_q) visit("q_eff", &A::q_eff, Dims{B, N, s.H, s.D}, Use::kRemade, Of::kActs);
+  if (turns) visit("k_eff", &A::k_eff, Dims{B, N, s.G, s.D}, Use::kMadeKeys, Of::kActs);
+  if (s.pattern.far()) {
+    if (changes_q) visit("q_far", &A::q_far, Dims{B, N, s.H, s.D}, Use::kRemade, Of::kActs);
+    if (turns) visit("k_far", &A::k_far, Dims{B, N, s.G, s.D}, Use::kMadeKeys, Of::kActs);
   }
   if (const GlobalRows n = global_rows(s, N); n.queries > 0) {
     if (fused) {
@@ -64,8 +84,10 @@ void each_act(const ModelSpec& s, int64_t B, int64_t N, const Visit& visit) {
     }
   }
   visit("o", &A::o, Dims{B, N, s.H, s.D}, Use::kKept, Of::kActs);
+  if (has_stage(s, Stage::kOutput)) visit("o_out", &A::o_out, Dims{B, N, s.H, s.D}, Use::kRemade, Of::kActs);
   const bool looks_back = s.pattern.looks_back();  // evaluation only
-  visit("lse", &A::lse, Dims{B, s.H, N}, looks_back ? Use::kForward : Use::kBackward, Of::kF32);
+  const Use lse = looks_back ? Use::kForward : has_stage(s, Stage::kSoftmax) ? Use::kKept : Use::kBackward;
+  visit("lse", &A::lse, Dims{B, s.H, N}, lse, Of::kF32);
   if (looks_back) {
     visit("top_scores", &A::top_scores, Dims{B, N, s.H, s.pattern.middle_top_k}, Use::kForward, Of::kF32);
     visit("top_keys", &A::top_keys, Dims{B, N, s.H, s.pattern.middle_top_k}, Use::kForward, Of::kI32);
@@ -81,10 +103,10 @@ void each_act(const ModelSpec& s, int64_t B, int64_t N, const Visit& visit) {
   visit("branch2", &A::branch2, Dims{M, s.C}, Use::kBranch, Of::kActs);
 }
 
-// What an arena does not hold: views of a fused projection, of which `queries` rows have queries, and what attention
-// sees where that is not transformed.
-void make_views(const ModelSpec& s, MutTensorRef fused, int64_t queries, MutTensorRef& q, MutTensorRef& kt,
-                MutTensorRef& v, MutTensorRef& q_eff, MutTensorRef& k_eff) {
+// What an arena does not hold of the global tokens: views of a fused projection, of which `queries` rows have queries,
+// and what attention sees where that is not transformed.
+void make_global_views(const ModelSpec& s, MutTensorRef fused, int64_t queries, MutTensorRef& q, MutTensorRef& kt,
+                       MutTensorRef& v, MutTensorRef& q_eff, MutTensorRef& k_eff) {
   if (s.qkv == Qkv::kFused) {
     std::tie(q, kt, v) = split_qkv(s, fused);
     q = q.narrow(1, 0, std::min(queries, fused.size(1)));
@@ -117,32 +139,39 @@ GlobalRows global_rows(const ModelSpec& s, int64_t N) {
 
 void plan_layer_acts(const ModelSpec& s, const ActShape& shape, const std::string& prefix, Acts which, ArenaPlan& plan,
                      LayerActs& a) {
-  each_act(s, shape.B, shape.N,
-           [&](const char* name, MutTensorRef LayerActs::*member, const Dims& dims, Use use, Of type) {
-             const DType dtype = type == Of::kActs ? shape.dtype : type == Of::kF32 ? DType::kF32 : DType::kI32;
-             if (planned(which, use)) plan.add(prefix + name, dims, dtype, &(a.*member));
-           });
+  each_act(s, shape.B, shape.N, [&](std::string_view name, const Member& member, const Dims& dims, Use use, Of type) {
+    const DType dtype = type == Of::kActs ? shape.dtype : type == Of::kF32 ? DType::kF32 : DType::kI32;
+    if (planned(which, use)) plan.add(prefix + std::string(name), dims, dtype, &member.of(a));
+  });
 }
 
 void finish_layer_acts(const ModelSpec& s, LayerActs& a) {
-  make_views(s, a.qkv, std::numeric_limits<int64_t>::max(), a.q, a.kt, a.v, a.q_eff, a.k_eff);
-  if (!transforms_keys(s.attention) && s.pattern.far()) {
-    a.q_far = a.q;
-    a.k_far = a.kt;
+  if (has_stage(s, Stage::kKeys)) {
+    if (s.qkv == Qkv::kFused) std::tie(a.q, a.kt_in, a.v_in) = split_qkv(s, a.qkv);
+  } else {
+    if (s.qkv == Qkv::kFused) std::tie(a.q, a.kt, a.v) = split_qkv(s, a.qkv);
+    a.kt_in = a.kt;
+    a.v_in = a.v;
   }
-  if (s.global_tokens > 0) make_views(s, a.qkv_g, s.global_tokens, a.q_g, a.kt_g, a.v_g, a.q_g_eff, a.k_g_eff);
+  const bool turns = transforms_keys(s.attention), changes_q = turns || has_stage(s, Stage::kQueries);
+  if (!changes_q) a.q_eff = a.q;
+  if (!turns) a.k_eff = a.kt;
+  if (!has_stage(s, Stage::kOutput)) a.o_out = a.o;
+  if (s.pattern.far() && !changes_q) a.q_far = a.q;
+  if (s.pattern.far() && !turns) a.k_far = a.kt;
+  if (s.global_tokens > 0) make_global_views(s, a.qkv_g, s.global_tokens, a.q_g, a.kt_g, a.v_g, a.q_g_eff, a.k_g_eff);
 }
 
 void fill_layer_acts(const ModelSpec& s, const ActShape& shape, const LayerActs& shared, LayerActs& a) {
-  each_act(s, shape.B, shape.N, [&](const char*, MutTensorRef LayerActs::*member, const Dims&, Use, Of) {
-    if ((a.*member).empty()) a.*member = shared.*member;
+  each_act(s, shape.B, shape.N, [&](std::string_view, const Member& member, const Dims&, Use, Of) {
+    if (member.of(a).empty()) member.of(a) = member.of(shared);
   });
 }
 
 LayerActs resize_layer_acts(const ModelSpec& s, const LayerActs& whole, int64_t B, int64_t N) {
   LayerActs a = whole;
-  each_act(s, B, N, [&](const char*, MutTensorRef LayerActs::*member, const Dims& dims, Use, Of) {
-    if (!(a.*member).empty()) a.*member = (a.*member).resized(dims);
+  each_act(s, B, N, [&](std::string_view, const Member& member, const Dims& dims, Use, Of) {
+    if (!member.of(a).empty()) member.of(a) = member.of(a).resized(dims);
   });
   finish_layer_acts(s, a);
   return a;
@@ -172,13 +201,22 @@ void plan_layer_act_grads(const ModelSpec& s, const ActShape& shape, ArenaPlan& 
   if (type != DType::kF32) add("dy", {M, s.C}, g.dy);
   plan.add("grad.dln1", {M, s.C}, DType::kF32, &g.dln1);
   plan.add("grad.dln2", {M, s.C}, DType::kF32, &g.dln2);
+  const bool mixes = has_stage(s, Stage::kKeys);
   if (fused) {
     add("dqkv", {B, N, s.H, s.qkv_width()}, g.dqkv);
   } else {
     add("dq", {B, N, s.H, s.D}, g.dq);
-    add("dk", {B, N, s.G, s.key_width()}, g.dkt);
-    add("dv", {B, N, s.G, s.D}, g.dv);
+    add("dk", {B, N, s.G, s.key_width()}, mixes ? g.dkt_in : g.dkt);
+    add("dv", {B, N, s.G, s.D}, mixes ? g.dv_in : g.dv);
   }
+  if (mixes) {
+    add("dk_mixed", {B, N, s.G, s.key_width()}, g.dkt);
+    add("dv_mixed", {B, N, s.G, s.D}, g.dv);
+  }
+  if (has_stage(s, Stage::kDecay)) plan.add("grad.ddecay", {B, s.H, N}, DType::kF32, &g.ddecay);
+  for (size_t i = 0; i < s.modifiers.size(); ++i)
+    if (const int64_t X = s.modifiers[i]->own_width(s); X > 0)
+      add(std::string(s.modifiers[i]->info().name).c_str(), {M, X}, g.down[i]);
   if (turns) {
     add("dq_eff", {B, N, s.H, s.D}, g.dq_eff);
     add("dk_eff", {B, N, s.G, s.D}, g.dk_eff);
@@ -207,8 +245,19 @@ void plan_layer_act_grads(const ModelSpec& s, const ActShape& shape, ArenaPlan& 
 }
 
 void finish_layer_act_grads(const ModelSpec& s, LayerActGrads& g) {
-  make_views(s, g.dqkv, std::numeric_limits<int64_t>::max(), g.dq, g.dkt, g.dv, g.dq_eff, g.dk_eff);
-  if (s.global_tokens > 0) make_views(s, g.dqkv_g, s.global_tokens, g.dq_g, g.dkt_g, g.dv_g, g.dq_g_eff, g.dk_g_eff);
+  if (has_stage(s, Stage::kKeys)) {
+    if (s.qkv == Qkv::kFused) std::tie(g.dq, g.dkt_in, g.dv_in) = split_qkv(s, g.dqkv);
+  } else {
+    if (s.qkv == Qkv::kFused) std::tie(g.dq, g.dkt, g.dv) = split_qkv(s, g.dqkv);
+    g.dkt_in = g.dkt;
+    g.dv_in = g.dv;
+  }
+  if (!transforms_keys(s.attention)) {
+    g.dq_eff = g.dq;
+    g.dk_eff = g.dkt;
+  }
+  if (s.global_tokens > 0)
+    make_global_views(s, g.dqkv_g, s.global_tokens, g.dq_g, g.dkt_g, g.dv_g, g.dq_g_eff, g.dk_g_eff);
 }
 
 }  // namespace coca::model

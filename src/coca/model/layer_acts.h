@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <string>
 #include <tuple>
 
@@ -18,19 +19,23 @@ struct LayerActs {
   MutTensorRef qkv;             // [B, N, H, 2 D + K], K = key_width(); fused projections only
   MutTensorRef q_raw, k_raw;    // as q, kt: the projections in front of their norms; with HeadNorm only
   MutTensorRef q_stat, k_stat;  // [B, N, H, 2] [B, N, G, 2]
-  // [B, N, H, D] [B, N, G, K] [B, N, G, D]; views of qkv when fused. kt is CoCA's t, and k otherwise.
-  MutTensorRef q, kt, v;
+  // [B, N, H, D] [B, N, G, K] [B, N, G, D]; q, kt_in and v_in are views of qkv when fused. kt is CoCA's t, and k
+  // otherwise. kt_in and v_in: in front of the modifiers of keys (Stage::kKeys); kt and v where there are none.
+  MutTensorRef q, kt_in, v_in, kt, v;
   MutTensorRef q_eff, k_eff;  // as q, v: what attention sees (rotated, or collinear); q, kt without rotary
   MutTensorRef q_far, k_far;  // as q, v: what attention sees beyond the window; patterns only
   // Of global tokens (layer_attention.h), n of them and keys of m: [B, m, H, 2 D + K]; [B, n, H, D] [B, m, G, K] [B, m,
   // G, D].
   MutTensorRef qkv_g, q_g, kt_g, v_g, q_g_eff, k_g_eff;
-  MutTensorRef o, lse;                // [B, N, H, D] [B, H, N]
-  MutTensorRef top_scores, top_keys;  // [B, N, H, top]; LM-Infinite's keys of the middle only
-  MutTensorRef mid;                   // [M, C]; sequential residual only
-  MutTensorRef ln2, ln2_stat;         // [M, C] [M, 2]
-  MutTensorRef gate, up, act;         // [M, F]; gate with SwiGLU only
-  MutTensorRef branch, branch2;       // [M, C] outputs of attention and mlp; never needed backward, so shared
+  MutTensorRef decay;                            // [B, H, N] f32; with Stage::kDecay only
+  MutTensorRef o, lse;                           // [B, N, H, D] [B, H, N]
+  MutTensorRef o_out;                            // as o: behind the modifiers of Stage::kOutput; o where there are none
+  std::array<MutTensorRef, kMostModifiers> own;  // [M, X] of each modifier that has one (Modifier::own_width)
+  MutTensorRef top_scores, top_keys;             // [B, N, H, top]; LM-Infinite's keys of the middle only
+  MutTensorRef mid;                              // [M, C]; sequential residual only
+  MutTensorRef ln2, ln2_stat;                    // [M, C] [M, 2]
+  MutTensorRef gate, up, act;                    // [M, F]; gate with SwiGLU only
+  MutTensorRef branch, branch2;  // [M, C] outputs of attention and mlp; never needed backward, so shared
 };
 
 // What training remakes in front of each layer's backward pass instead of keeping it. Docs: docs/memory.md.
@@ -79,11 +84,14 @@ void bind_forward_acts(const ModelSpec&, const ActShape&, Arena&, LayerActs&, Mu
 
 // Gradients of the activations, shared by all layers, of the activations' type.
 struct LayerActGrads {
-  MutTensorRef dy;              // [M, C] the stream's gradient as the products read it; bf16 only
-  MutTensorRef dln1, dln2;      // [M, C] f32: they end in the stream
-  MutTensorRef dqkv;            // [B, N, H, 2 D + K]; fused only
-  MutTensorRef dq, dkt, dv;     // as q, kt, v
-  MutTensorRef dq_eff, dk_eff;  // as q_eff, k_eff; dq, dkt without rotary
+  MutTensorRef dy;                                // [M, C] the stream's gradient as the products read it; bf16 only
+  MutTensorRef dln1, dln2;                        // [M, C] f32: they end in the stream
+  MutTensorRef dqkv;                              // [B, N, H, 2 D + K]; fused only
+  MutTensorRef dq, dkt, dv;                       // as q, kt, v
+  MutTensorRef dkt_in, dv_in;                     // as kt_in, v_in
+  MutTensorRef ddecay;                            // as decay
+  std::array<MutTensorRef, kMostModifiers> down;  // as own
+  MutTensorRef dq_eff, dk_eff;                    // as q_eff, k_eff; dq, dkt without rotary
   MutTensorRef dqkv_g, dq_g, dkt_g, dv_g, dq_g_eff, dk_g_eff;  // as qkv_g, ...
   MutTensorRef dq_far, dk_far;    // [B, N - n, H, D] [B, n, G, D] of the other tokens towards the n global ones
   MutTensorRef d_o;               // [B, N, H, D]

@@ -93,7 +93,38 @@ void global_transform_backward(Context& cx, const ModelSpec& s, const Positions&
 
 }  // namespace
 
-void transform(Context& cx, const ModelSpec& s, const Positions& at, LayerActs& a) {
+void modify(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, const AttentionInputs& at, Stage stage,
+            LayerActs& a, LayerCarry* carry, MutTensorRef x) {
+  for (size_t i = 0; i < s.modifiers.size(); ++i)
+    if (s.modifiers[i]->info().stage == stage)
+      s.modifiers[i]->forward(
+          {.cx = cx, .spec = s, .w = w.modifiers[i], .at = at, .acts = a, .own = a.own[i], .x = x, .carry = carry});
+}
+
+void modify_backward(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, const AttentionInputs& at,
+                     Stage stage, const LayerActs& a, LayerActGrads& g, LayerTensors<MutTensorRef>& dw) {
+  const auto each = [&](void (Modifier::*step)(const ModifierBackward&) const) {
+    for (size_t i = s.modifiers.size(); i-- > 0;)
+      if (s.modifiers[i]->info().stage == stage)
+        (s.modifiers[i]->*step)({.cx = cx,
+                                 .spec = s,
+                                 .w = w.modifiers[i],
+                                 .dw = dw.modifiers[i],
+                                 .at = at,
+                                 .acts = a,
+                                 .grads = g,
+                                 .own = a.own[i],
+                                 .down = g.down[i]});
+  };
+  each(&Modifier::backward);
+  if (stage == Stage::kQueries) each(&Modifier::queries_backward);
+}
+
+void transform(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, const AttentionInputs& inputs,
+               LayerActs& a, LayerCarry* carry) {
+  const Positions& at = inputs.positions;
+  modify(cx, s, w, inputs, Stage::kKeys, a, carry);
+  modify(cx, s, w, inputs, Stage::kDecay, a, carry);
   if (is_coca(s.attention)) {
     ops::collinear_forward(
         cx, collinear_options(s),
@@ -101,8 +132,11 @@ void transform(Context& cx, const ModelSpec& s, const Positions& at, LayerActs& 
   } else if (uses_rotary(s.attention)) {
     ops::rope_forward(cx, {.rows = at.rows, .x = a.q, .y = a.q_eff});
     ops::rope_forward(cx, {.rows = at.keys(), .x = a.kt, .y = a.k_eff});
+  } else if (has_stage(s, Stage::kQueries)) {
+    ops::copy_heads(cx, a.q, a.q_eff);
   }
   if (!at.turn.cos.empty()) ops::rope_forward(cx, {.rows = at.turn, .x = a.q_eff, .y = a.q_eff});
+  modify(cx, s, w, inputs, Stage::kQueries, a, nullptr, a.q_eff);
 }
 
 void transform_apart(Context& cx, const ModelSpec& s, const ops::RopeRows& rows, const ops::RopeRows& key_rows,
@@ -119,12 +153,18 @@ void transform_apart(Context& cx, const ModelSpec& s, const ops::RopeRows& rows,
   }
 }
 
-void transform_far_queries(Context& cx, const ModelSpec& s, const Positions& at, const LayerActs& a) {
-  if (!transforms_keys(s.attention)) return;  // q_far is q
+void transform_far_queries(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w,
+                           const AttentionInputs& inputs, LayerActs& a) {
+  const bool changes = has_stage(s, Stage::kQueries);
+  if (!transforms_keys(s.attention) && !changes) return;  // q_far is q
+  const ops::RopeRows& rows = inputs.positions.far_rows;
   if (is_coca(s.attention))
-    ops::collinear_query(cx, collinear_options(s), {.rows = at.far_rows, .q = a.q, .q_eff = a.q_far});
+    ops::collinear_query(cx, collinear_options(s), {.rows = rows, .q = a.q, .q_eff = a.q_far});
+  else if (transforms_keys(s.attention))
+    ops::rope_forward(cx, {.rows = rows, .x = a.q, .y = a.q_far});
   else
-    ops::rope_forward(cx, {.rows = at.far_rows, .x = a.q, .y = a.q_far});
+    ops::copy_heads(cx, a.q, a.q_far);
+  modify(cx, s, w, inputs, Stage::kQueries, a, nullptr, a.q_far);
 }
 
 ops::TopKeysOptions middle_options(const ModelSpec& s, const AttentionScope& at, int64_t query_start) {

@@ -11,13 +11,22 @@
 
 namespace coca::model {
 
-// q and kt to what attention sees: q_eff and k_eff are written. Nothing where attention sees them as they are.
-void transform(Context&, const ModelSpec&, const Positions&, LayerActs&);
+// A layer's modifiers of one stage, on the tokens of whole sequences or of one chunk of one sequence (modifier.h). x:
+// Stage::kQueries only, the queries to change.
+void modify(Context&, const ModelSpec&, const LayerTensors<TensorRef>& w, const AttentionInputs&, Stage, LayerActs&,
+            LayerCarry* = nullptr, MutTensorRef x = {});
+void modify_backward(Context&, const ModelSpec&, const LayerTensors<TensorRef>& w, const AttentionInputs&, Stage,
+                     const LayerActs&, LayerActGrads&, LayerTensors<MutTensorRef>& dw);
+
+// q, kt_in and v_in to what attention sees: kt, v, q_eff, k_eff and decay are written, where they are not the same.
+void transform(Context&, const ModelSpec&, const LayerTensors<TensorRef>& w, const AttentionInputs&, LayerActs&,
+               LayerCarry* = nullptr);
 // q [B, n, H, D] and kt [B, S, G, K] likewise, each with rows of its own.
 void transform_apart(Context&, const ModelSpec&, const ops::RopeRows& rows, const ops::RopeRows& key_rows, TensorRef q,
                      TensorRef kt, MutTensorRef q_eff, MutTensorRef k_eff);
 // q_far is written: the queries as they stand towards keys beyond the window.
-void transform_far_queries(Context&, const ModelSpec&, const Positions&, const LayerActs&);
+void transform_far_queries(Context&, const ModelSpec&, const LayerTensors<TensorRef>& w, const AttentionInputs&,
+                           LayerActs&);
 
 // q_g, kt_g, v_g of the first rows of each sequence, from ln1 [B * N, C].
 void global_project(Context&, const ModelSpec&, const LayerTensors<TensorRef>& w, int64_t B, int64_t N,

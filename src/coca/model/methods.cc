@@ -35,6 +35,18 @@ ModelSpec method_spec(const ModelSpec& like, AttentionKind attention, Scaling sc
   return s;
 }
 
+std::string refusal(const ModelSpec& like, AttentionKind attention, const Modifier& modifier) {
+  ModelSpec s = like;
+  s.attention = attention;
+  s.modifiers = {&modifier};
+  try {
+    validate(s);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
 std::vector<Method> all_methods(const ModelSpec& like) {
   std::vector<Method> all;
   for (const auto& attention : EnumTraits<AttentionKind>::names())

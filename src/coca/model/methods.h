@@ -36,6 +36,8 @@ struct Method {
 
 // Every combination, in the order of the enums. `like` gives the sizes.
 std::vector<Method> all_methods(const ModelSpec& like);
+// Why a kind cannot have this modifier; empty: it can.
+std::string refusal(const ModelSpec& like, AttentionKind, const Modifier&);
 // `like` with a combination's choices, a factor of 4, windows of half the trained length, dilation 2 and 2 global
 // tokens; not validated.
 ModelSpec method_spec(const ModelSpec& like, AttentionKind, Scaling, Sight);

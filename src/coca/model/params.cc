@@ -20,6 +20,12 @@ namespace coca::model {
 
 namespace {
 
+// Whose a parameter of a modifier is.
+struct Owner {
+  const Modifier* modifier = nullptr;
+  size_t index = 0;
+};
+
 // matrix(name, out, in, bias, weight slot, bias slot)
 template <typename Ref, typename Matrix>
 void for_each_global_projection(const ModelSpec& s, const TensorNames& n, ModelTensors<Ref>& t, const Matrix& matrix) {
@@ -36,8 +42,25 @@ void for_each_global_projection(const ModelSpec& s, const TensorNames& n, ModelT
   }
 }
 
-// Walks every parameter in file order: visit(name, shape, role, slot). visit_part sees the parts of fused projections
-// behind their whole: (name, shape, role, part, first row of a head's, slot).
+// visit as below
+template <typename Ref, typename Visit>
+void for_each_modifier(const ModelSpec& s, const TensorNames& n, ModelTensors<Ref>& t, const Visit& visit) {
+  for (int64_t i = 0; i < s.L; ++i)
+    for (size_t k = 0; k < s.modifiers.size(); ++k) {
+      ModifierTensors<Ref>& slots = t.layers[static_cast<size_t>(i)].modifiers[k];
+      const std::vector<ModifierParam> params = s.modifiers[k]->parameters(s);
+      for (size_t j = 0; j < params.size(); ++j) {
+        const ModifierParam& p = params[j];
+        const std::string name =
+            fmt::format("{}{}.{}.{}{}", n.layer, i, n.attention, p.name, p.matrix ? ".weight" : "");
+        visit(name, p.shape, p.matrix ? ParamRole::kMatrix : ParamRole::kModifier, j == 0 ? slots.w : slots.b,
+              Owner{s.modifiers[k], j});
+      }
+    }
+}
+
+// Walks every parameter in file order: visit(name, shape, role, slot, owner). visit_part sees the parts of fused
+// projections behind their whole: (name, shape, role, part, first row of a head's, slot).
 template <typename Ref, typename Visit, typename VisitPart>
 void for_each_parameter(const ModelSpec& s, ModelTensors<Ref>& t, const Visit& visit, const VisitPart& visit_part) {
   const TensorNames n = tensor_names(s);
@@ -91,6 +114,7 @@ void for_each_parameter(const ModelSpec& s, ModelTensors<Ref>& t, const Visit& v
     visit(n.head + ".weight", Dims{s.V, s.C}, ParamRole::kMatrix, t.head);
   // What only some models have comes last: what is in front keeps its place and its draws.
   if (s.global_tokens > 0) for_each_global_projection(s, n, t, matrix);
+  for_each_modifier(s, n, t, visit);
   if (s.rope_scaling.type != Scaling::kClex) return;
   const int64_t W = clex_width(s);
   visit(n.clex + "ode_up_proj", Dims{s.R / 2, W}, ParamRole::kClexUp, t.clex_up);
@@ -107,6 +131,8 @@ bool has_tensors(const LayerTensors<MutTensorRef>& l) {
         &l.k_global_w, &l.k_global_b, &l.v_global_w,   &l.v_global_b,   &l.ln2_w,      &l.ln2_b,
         &l.gate_w,     &l.gate_b,     &l.up_w,         &l.up_b,         &l.down_w,     &l.down_b})
     if (!t->empty()) return true;
+  for (const auto& m : l.modifiers)
+    if (!m.w.empty() || !m.b.empty()) return true;
   const auto& x = l.lora;
   for (const auto* pair : {&x.qkv, &x.q, &x.k, &x.v, &x.o, &x.gate, &x.up, &x.down})
     if (!pair->a.empty()) return true;
@@ -137,8 +163,14 @@ std::vector<ParamInfo> parameter_list(const ModelSpec& spec) {
   Weights unused;
   for_each_parameter(
       spec, unused,
-      [&](std::string name, const Dims& shape, ParamRole role, TensorRef&) {
-        infos.push_back({.name = std::move(name), .shape = shape, .role = role, .index = infos.size(), .offset = 0});
+      [&](std::string name, const Dims& shape, ParamRole role, TensorRef&, Owner owner = {}) {
+        infos.push_back({.name = std::move(name),
+                         .shape = shape,
+                         .role = role,
+                         .index = infos.size(),
+                         .offset = 0,
+                         .modifier = owner.modifier,
+                         .modifier_index = owner.index});
       },
       kNoParts);
   assign_offsets(infos);
@@ -151,7 +183,8 @@ std::vector<ParamInfo> part_list(const ModelSpec& spec) {
   size_t index = 0;
   Weights unused;
   for_each_parameter(
-      spec, unused, [&](const std::string&, const Dims&, ParamRole role, TensorRef&) { whole[role] = index++; },
+      spec, unused,
+      [&](const std::string&, const Dims&, ParamRole role, TensorRef&, Owner = {}) { whole[role] = index++; },
       [&](std::string name, const Dims& shape, ParamRole role, ParamPart part, int64_t first, TensorRef&) {
         parts.push_back({.name = std::move(name),
                          .shape = shape,
@@ -247,7 +280,8 @@ void ParamStore::bind() {
       if (const auto it = here.find(name); it != here.end()) slot = at(*it->second);
     };
     for_each_parameter(
-        spec_, tensors, [&](const std::string& name, const Dims&, ParamRole, auto& slot) { set(name, slot); },
+        spec_, tensors,
+        [&](const std::string& name, const Dims&, ParamRole, auto& slot, Owner = {}) { set(name, slot); },
         [&](const std::string& name, const Dims&, ParamRole, ParamPart, int64_t, auto& slot) { set(name, slot); });
   };
   bind_to(tensors_);
@@ -293,6 +327,10 @@ void initialise(const ModelSpec& spec, uint64_t seed, TensorStore& store) {
     if (info.role == ParamRole::kNormWeight) return fill(store.at(info), [] { return 1.0f; });
     if (info.role == ParamRole::kBias) return fill(store.at(info), [] { return 0.0f; });
     Rng rng(seed, static_cast<uint64_t>(i) + 1);
+    if (info.role == ParamRole::kModifier) {
+      const MutTensorRef t = store.at(info);
+      return info.modifier->start(spec, info.modifier_index, rng, {t.as<float>(), static_cast<size_t>(t.numel())});
+    }
     if (initialise_as_clex(info, rng, store)) return;
     const auto draw = [&] { return static_cast<float>(spec.init_std * rng.normal()); };
     const Dims shape = drawn[info.index].shape;

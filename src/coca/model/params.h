@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -42,11 +43,12 @@ struct LayerTensors {
   Ref q_norm_w, k_norm_w;  // [D]; HeadNorm::kRms
   // Of global tokens, as those without: global_tokens > 0.
   Ref qkv_global_w, qkv_global_b, q_global_w, q_global_b, k_global_w, k_global_b, v_global_w, v_global_b;
-  Ref o_w, o_b;         // [C, H D] [C]
-  Ref ln2_w, ln2_b;     // [C]
-  Ref gate_w, gate_b;   // [F, C] [F]; SwiGLU only
-  Ref up_w, up_b;       // [F, C] [F]
-  Ref down_w, down_b;   // [C, F] [C]
+  std::array<ModifierTensors<Ref>, kMostModifiers> modifiers;  // as in ModelSpec::modifiers
+  Ref o_w, o_b;                                                // [C, H D] [C]
+  Ref ln2_w, ln2_b;                                            // [C]
+  Ref gate_w, gate_b;                                          // [F, C] [F]; SwiGLU only
+  Ref up_w, up_b;                                              // [F, C] [F]
+  Ref down_w, down_b;                                          // [C, F] [C]
   LayerLora<Ref> lora;  // of an adapter (adapter.h): not in the list of a model's tensors
 };
 
@@ -69,7 +71,8 @@ int64_t layer_of(const ModelSpec&, std::string_view name);
 
 // CLEX's network makes frequencies and is no part of the stream: fp32 always, and no weight decay, which would pull its
 // frequencies towards NTK's.
-enum class ParamRole : uint8_t { kEmbedding, kMatrix, kNormWeight, kBias, kClexUp, kClexDown };
+// kModifier: of a modifier, and no matrix (modifier.h); fp32 as well.
+enum class ParamRole : uint8_t { kEmbedding, kMatrix, kNormWeight, kBias, kClexUp, kClexDown, kModifier };
 inline bool is_clex(ParamRole role) { return role == ParamRole::kClexUp || role == ParamRole::kClexDown; }
 
 // A part of a fused projection that may be trained by itself: of each head's rows those of q, of k (or t), or of v.
@@ -85,6 +88,9 @@ struct ParamInfo {
   ParamPart part = ParamPart::kWhole;
   // Parts only: of every block_step rows of the whole, the block_rows from block_first on.
   int64_t block_rows = 0, block_first = 0, block_step = 0;
+  // kModifier only: whose it is, and which of its parameters.
+  const Modifier* modifier = nullptr;
+  size_t modifier_index = 0;
 };
 // Of a parameter in a store of this precision.
 DType param_dtype(ParamRole, Precision);

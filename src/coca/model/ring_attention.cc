@@ -26,6 +26,11 @@ void check_spec(const ModelSpec& s) {
              enum_name(s.pattern.type));
   COCA_CHECK(s.global_tokens == 0, "[ring] {}: not split over ranks; expected none",
              counted(s.global_tokens, "global token"));
+  for (const Modifier* m : s.modifiers)
+    COCA_CHECK(m->info().stage != Stage::kKeys && m->info().stage != Stage::kDecay,
+               "[ring] attention modifier {} needs the token in front of each, which may be on another rank; it is not "
+               "split over ranks",
+               m->info().name);
   for (size_t i = 0; i < s.layer_window.size(); ++i)
     COCA_CHECK(s.layer_window[i] == 0,
                "[ring] layer {} has a window of {}: not split over ranks; expected full attention", i,
@@ -225,14 +230,15 @@ void RingAttention::attend_all(Context& cx, TensorRef slopes, TensorRef q_eff, M
   }
 }
 
-void RingAttention::attend(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>&, const AttentionInputs& at,
+void RingAttention::attend(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, const AttentionInputs& at,
                            LayerActs& a) {
-  transform(cx, s, at.positions, a);
+  transform(cx, s, w, at, a);
   put(cx, a, a.v.size(0), 0, 0);
   const bool exact = a.o.dtype == DType::kF32;
   const MutTensorRef o = exact ? a.o : room(o_, DType::kF32, a.o.shape);
   attend_all(cx, at.positions.slopes, a.q_eff, o, a.lse);
   if (!exact) ops::copy_heads(cx, o, a.o);
+  modify(cx, s, w, at, Stage::kSoftmax, a);
 }
 
 // What this rank's queries give to a block of keys and values, in sums; and they to dq.

@@ -40,6 +40,19 @@ void validate_pattern(const ModelSpec& s) {
              "middle_from_layer is {}; expected a layer of the model, 0 to {}", s.pattern.middle_from_layer, s.L - 1);
 }
 
+void validate_modifiers(const ModelSpec& s) {
+  COCA_CHECK(s.modifiers.size() <= kMostModifiers, "model: {}; at most {}",
+             counted(s.modifiers.size(), "attention modifier"), kMostModifiers);
+  COCA_CHECK_AS(kInternal, ordered(s.modifiers) == s.modifiers, "model: attention modifiers out of order");
+  for (const Modifier* m : s.modifiers) {
+    const std::string_view name = m->info().name;
+    COCA_CHECK(s.global_tokens == 0, "model: attention modifier {}: the model has {}, which it does not reach", name,
+               counted(s.global_tokens, "global token"));
+    const std::string reason = m->refusal(s);
+    COCA_CHECK(reason.empty(), "model: attention modifier {}: {}", name, reason);
+  }
+}
+
 // Products of extents stay within 63 bits: those of one tensor, and the bytes of all together.
 void validate_sizes(const ModelSpec& s) {
   static constexpr int64_t kMost = int64_t{1} << 24;
@@ -96,6 +109,7 @@ void validate(const ModelSpec& s) {
              enum_name(s.attention));
   COCA_CHECK(s.rope_scaling.type != Scaling::kClex || !uses_xpos(s.attention),
              "model: rope scaling clex cannot be combined with xPos (attention \"{}\")", enum_name(s.attention));
+  validate_modifiers(s);
   validate(s.rope_scaling, s.R / 2);
   validate_windows(s);
   validate_pattern(s);

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "coca/base/enum_names.h"
+#include "coca/model/modifier.h"
 #include "coca/model/pattern.h"
 #include "coca/model/rope_scaling.h"
 #include "coca/ops/activation.h"
@@ -57,8 +58,9 @@ enum class Direction : uint8_t {
 struct ModelSpec {
   Architecture architecture = Architecture::kGptNeoX;
   AttentionKind attention = AttentionKind::kRope;
-  ops::Fold fold = ops::Fold::kRotary;  // CoCA with partial rotary only
-  TWidth t_width = TWidth::kFull;       // kHalf: CoCA only, and not with norms of heads
+  ops::Fold fold = ops::Fold::kRotary;     // CoCA with partial rotary only
+  TWidth t_width = TWidth::kFull;          // kHalf: CoCA only, and not with norms of heads
+  std::vector<const Modifier*> modifiers;  // in the order of all_modifiers()
   ops::NormKind norm = ops::NormKind::kLayerNorm;
   Mlp mlp = Mlp::kGelu;
   ResidualKind residual = ResidualKind::kParallel;

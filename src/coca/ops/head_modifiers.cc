@@ -121,7 +121,7 @@ void turn_heads_backward(Context& context, const TurnHeadsBackward& a) {
   const Site at(kOp, context);
   check_first(at, "dy", a.dy);
   check_phases(at, a.phases, a.dy);
-  check_like(at, "dx", a.dx, a.dy);
+  if (!a.dx.empty()) check_like(at, "dx", a.dx, a.dy);
   check_gradient(at, "dphases", a.dphases, a.phases.shape);
   if (!a.dphases.empty()) check_like(at, "y", a.y, a.dy);
   run_on(context, a.dy.dtype, &HeadModifiersFunctions::turn_backward, a);

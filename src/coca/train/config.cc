@@ -35,6 +35,7 @@ model::ModelSpec make_spec(const TrainConfig& c, int64_t vocabulary, std::option
   const bool neox = c.architecture == model::Architecture::kGptNeoX;
   s.architecture = c.architecture;
   s.attention = c.attention;
+  s.modifiers = model::ordered(c.modifiers);
   s.norm = neox ? ops::NormKind::kLayerNorm : ops::NormKind::kRmsNorm;
   s.mlp = neox ? model::Mlp::kGelu : model::Mlp::kSwiGlu;
   s.residual = neox && c.parallel_residual ? model::ResidualKind::kParallel : model::ResidualKind::kSequential;

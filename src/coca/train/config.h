@@ -21,6 +21,7 @@ struct TrainConfig {
   // model
   model::Architecture architecture = model::Architecture::kGptNeoX;
   model::AttentionKind attention = model::AttentionKind::kCocaSlack;
+  std::vector<const model::Modifier*> modifiers;
   model::TWidth t_width = model::TWidth::kHalf;
   int64_t layers = 4, width = 128, heads = 4, kv_heads = 0, mlp_width = 0, length = 128;
   double rotary_pct = 1.0, rope_theta = 10000.0, norm_eps = 1e-5, init_std = 0;
@@ -55,6 +56,8 @@ struct TrainConfig {
     v.group("Model");
     v("architecture", "weight names and block form", architecture);
     v("attention", "attention kind", attention);
+    v("modifiers", "changes to attention that go with any kind (coca methods says what each does); default: none",
+      modifiers);
     v("t_width",
       "width of CoCA's T projection: one number for each rotary pair (half), or one for each dim, folded afterwards "
       "(full, as the official "

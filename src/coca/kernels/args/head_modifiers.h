@@ -21,7 +21,7 @@ struct TurnHeadsBackward {
   TensorRef phases;
   TensorRef y;           // the result of the forward pass; empty if dphases is
   TensorRef dy;          // [B, N, H, X]
-  MutTensorRef dx;       // [B, N, H, X] written; may be dy
+  MutTensorRef dx;       // [B, N, H, X] written; may be dy; empty: not wanted
   MutTensorRef dphases;  // [H, P] f32 accumulated (+=), or empty
 };
 

@@ -31,7 +31,7 @@ void turn_forward(Context&, const ops::TurnHeadsForward& a) { turn_heads<float>(
 
 void turn_backward(Context&, const ops::TurnHeadsBackward& a) {
   if (!a.dphases.empty()) turn_heads_phases<float>(In(a.y), In(a.dy), Out(a.dphases));
-  turn_heads<float>(In(a.phases), In(a.dy), Out(a.dx), -1.0);
+  if (!a.dx.empty()) turn_heads<float>(In(a.phases), In(a.dy), Out(a.dx), -1.0);
 }
 
 void scale_forward(Context&, const ops::ScaleHeadsForward& a) {
