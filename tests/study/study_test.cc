@@ -201,6 +201,11 @@ TEST_F(Study, PresetsOfComparisons) {
 
 TEST(StudyMethods, NamesAreReadAsWritten) {
   for (const std::string& name : survey_methods()) EXPECT_EQ(method_name(method_from_name(name)), name);
+  const Method changed = method_from_name("rope+sinks+kv-shift+pose");
+  EXPECT_EQ(method_name(changed), "rope+kv-shift+sinks+pose");
+  EXPECT_EQ(changed.modifiers.size(), 2u);
+  EXPECT_THROW(method_from_name("rope+pose+sinks"), Error);
+  EXPECT_THROW(method_from_name("rope+sinks+sinks"), Error);
   const Method m = method_from_name("coca-strict+pose");
   EXPECT_EQ(m.attention, model::AttentionKind::kCocaStrict);
   EXPECT_EQ(m.training, Training::kPose);
@@ -217,7 +222,7 @@ TEST(StudyMethods, HelpAndErrorsNameThem) {
                  drawn = training.value == Training::kRandom || training.value == Training::kPose;
       const bool goes = windows || (model::uses_rotary(kind.value) && (drawn || !model::uses_xpos(kind.value)));
       StudyConfig c;
-      c.methods = {method_name({kind.value, training.value})};
+      c.methods = {method_name({.attention = kind.value, .modifiers = {}, .training = training.value})};
       if (goes)
         EXPECT_NO_THROW(resolve(c)) << c.methods[0];
       else
@@ -238,7 +243,8 @@ TEST(StudyMethods, HelpAndErrorsNameThem) {
                                testing::HasSubstr("+longformer"), testing::HasSubstr("mean rope")));
   for (const char* name : {"rope+foo", "rope+plain", "rope+"})
     EXPECT_THAT(error_of(name),
-                testing::HasSubstr("is no way of training; expected rope alone or with one of +random"));
+                testing::HasSubstr(
+                    "is no modifier and no way of training; expected rope alone, or with modifiers (+kv-shift, "));
 }
 
 TEST(StudyMethods, WriteTheirTrainingIntoTheConfig) {
@@ -272,7 +278,8 @@ TEST_F(Study, TrainsInEveryWay) {
   asked.methods = {"coca-slack"};
   for (const auto& training : EnumTraits<Training>::names())
     if (training.value != Training::kPlain)
-      asked.methods.push_back(method_name({model::AttentionKind::kCocaSlack, training.value}));
+      asked.methods.push_back(
+          method_name({.attention = model::AttentionKind::kCocaSlack, .modifiers = {}, .training = training.value}));
   asked.ntk_methods = {"coca-slack+window"};
   asked.passkey_share = 0;
   const StudyConfig config = resolve(asked);
@@ -367,8 +374,8 @@ TEST_F(Study, RefusesInvalidOptions) {
   refused([](StudyConfig& c) { c.ntk_methods = {"alibi"}; }, "ntk_methods holds alibi, which has no rotary embedding");
   refused([](StudyConfig& c) { c.methods = {"rope", "rope"}; }, "methods holds rope twice");
   refused([](StudyConfig& c) { c.methods = {"cola"}; }, "methods holds \"cola\": \"cola\" is no attention kind");
-  refused([](StudyConfig& c) { c.methods = {"rope+cola"}; }, "\"+cola\" is no way of training");
-  refused([](StudyConfig& c) { c.methods = {"rope+plain"}; }, "\"+plain\" is no way of training");
+  refused([](StudyConfig& c) { c.methods = {"rope+cola"}; }, "\"+cola\" is no modifier and no way of training");
+  refused([](StudyConfig& c) { c.methods = {"rope+plain"}; }, "\"+plain\" is no modifier and no way of training");
   refused([](StudyConfig& c) { c.methods = {"rope", "alibi+pose"}; }, "(method alibi+pose)");
   refused([](StudyConfig& c) { c.methods = c.ntk_methods = {"rope+clex"}; }, "which has a scaling of its own");
   refused([](StudyConfig& c) { c.methods = {"rope+random"}, c.multiples = {1}; }, "needs more than the length 64");

@@ -53,7 +53,7 @@ class ReferenceDecoder {
     angles_ = reference_angles(s_, s_.pattern.used_length(seq_len));
     if (s_.rope_scaling.type == model::Scaling::kClex) theta_ = learnt_frequencies(s_.pattern.used_length(seq_len));
     std::vector<T> x(at(w.embed) + id * s_.C, at(w.embed) + (id + 1) * s_.C);
-    for (size_t i = 0; i < layers_.size(); ++i) x = layer(x, w.layers[i], layers_[i], i);
+    for (layer_ = 0; layer_ < layers_.size(); ++layer_) x = layer(x, w.layers[layer_], layers_[layer_], layer_);
     ++position_;
     return linear(norm(x, w.norm_w, w.norm_b), w.head, {}, s_.V);
   }
@@ -88,6 +88,7 @@ class ReferenceDecoder {
     std::vector<std::vector<T>> x;
     for (const int32_t id : ids) x.emplace_back(at(w.embed) + id * s_.C, at(w.embed) + (id + 1) * s_.C);
     for (size_t i = 0; i < layers_.size(); ++i) {
+      layer_ = i;
       std::vector<std::vector<T>> queries;
       for (size_t n = 0; n < x.size(); ++n) {
         position_ = static_cast<int64_t>(n);
@@ -148,12 +149,13 @@ class ReferenceDecoder {
   void rotate(const T* x, int64_t token, T* q_eff, T* k_eff) const {
     const double position = positions_.empty() ? static_cast<double>(token) : positions_[static_cast<size_t>(token)];
     const double side = q_eff ? 1.0 : -1.0;
+    const bool flat = !s_.has_positions(layer_);
     const auto learnt = [&](int64_t j) { return T(position) * theta_[static_cast<size_t>(j)]; };
     const auto cos = [&](int64_t j) {
-      return theta_.empty() ? T(angles_.cos(position, j, side)) : std::cos(learnt(j));
+      return flat ? T(1) : theta_.empty() ? T(angles_.cos(position, j, side)) : std::cos(learnt(j));
     };
     const auto sin = [&](int64_t j) {
-      return theta_.empty() ? T(angles_.sin(position, j, side)) : std::sin(learnt(j));
+      return flat ? T(0) : theta_.empty() ? T(angles_.sin(position, j, side)) : std::sin(learnt(j));
     };
     T* out = q_eff ? q_eff : k_eff;
     if (!model::transforms_keys(s_.attention)) {
@@ -501,6 +503,7 @@ class ReferenceDecoder {
   std::vector<float> slopes_;
   ReferenceAngles angles_;
   int64_t position_ = 0, first_term_ = 0;
+  size_t layer_ = 0;  // at work
   std::vector<double> positions_;
   std::vector<T> theta_;  // from CLEX's network; otherwise empty
 };

@@ -192,6 +192,13 @@ inline std::vector<NamedSpec> all_specs() {
   mistral.architecture = model::Architecture::kMistral;
   mistral.layer_window = {5, 5};
   all.push_back({"mistral", mistral});
+  model::ModelSpec alternating = tiny_neox(AttentionKind::kCocaSlack);
+  alternating.rope_layers = {1, 0};
+  alternating.layer_window = {5, 0};
+  all.push_back({"neox_alternating_coca_slack", alternating});
+  alternating = tiny_llama(AttentionKind::kRope);
+  alternating.rope_layers = {0, 1};
+  all.push_back({"llama_alternating_rope", alternating});
   for (const NamedSpec& scaled : scaled_specs()) all.push_back(scaled);
   for (const NamedSpec& half : half_t_specs()) all.push_back(half);
   return all;

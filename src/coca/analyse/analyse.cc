@@ -54,6 +54,7 @@ struct LayerVectors {
   std::optional<HeadView> q, tbar;  // before rotation; CoCA only
   int64_t window = 0;               // keys visible to a query; 0: all
   double rounding = 0;
+  bool rotates = true;  // false: a layer without positions, none of whose planes turns
 };
 
 // Everything about one window that layers share.
@@ -98,7 +99,7 @@ void WindowScan::add_angles(const LayerVectors& v, const TokenPair& p, int64_t h
   const float* q = v.q_eff.ptr(0, p.m, h);
   const float* k = v.k_eff.ptr(0, p.n, key_head(h));
   const std::vector<double>& theta = rotation_.frequencies;
-  const size_t planes = theta.size();
+  const size_t planes = v.rotates ? theta.size() : 0;
   const auto distance = static_cast<double>(p.m - p.n);
   for (size_t j = 0; j < planes; ++j) {
     PlanePair pair = plane_pair({q[j], q[j + planes]}, {k[j], k[j + planes]}, distance * theta[j]);
@@ -142,7 +143,7 @@ void WindowScan::add_head(const LayerVectors& v, int64_t h, HeadStats& out) {
     if (v.window > 0 && p.m - p.n >= v.window) continue;  // it is no operand of attention
     ++out.pairs;
     add_angles(v, p, h, out);
-    if (has_collinear_planes(spec_)) add_collinear(v, p, h, out);
+    if (v.rotates && has_collinear_planes(spec_)) add_collinear(v, p, h, out);
   }
   for (const int64_t m : rows_) add_row(v, m, h, out);
   if (!v.tbar) return;
@@ -187,7 +188,8 @@ class LayerListener {
                    .q = {},
                    .tbar = {},
                    .window = spec_.window_of(layer_),
-                   .rounding = angle_rounding(k_eff.dtype)};
+                   .rounding = angle_rounding(k_eff.dtype),
+                   .rotates = spec_.has_positions(layer_)};
     check_finite(v.q_eff, layer_);
     check_finite(v.k_eff, layer_);
     if (model::is_coca(spec_.attention)) {

@@ -255,6 +255,7 @@ void read_windows(const ConfigFields& f, model::ModelSpec& s) {
                   f.origin());
     s.layer_window = f.integers("layer_window");
   }
+  if (f.has("no_rope_layers")) s.rope_layers = f.integers("no_rope_layers");  // 1: it rotates (Hugging Face's SmolLM3)
   if (f.has("layer_dilation")) s.dilation = f.integers("layer_dilation");
   s.global_tokens = f.integer("global_tokens", 0);
   s.direction = read_name<model::Direction>(f, "direction", "causal");
@@ -401,6 +402,7 @@ nlohmann::ordered_json spec_to_json(const model::ModelSpec& s, model::Precision 
     const auto heads = s.dilation_of(static_cast<size_t>(i));
     c["layer_dilation"].push_back(std::vector<int64_t>(heads.begin(), heads.end()));
   }
+  if (!s.rope_layers.empty()) c["no_rope_layers"] = s.rope_layers;
   if (s.global_tokens > 0) c["global_tokens"] = s.global_tokens;
   if (s.direction != model::Direction::kCausal) c["direction"] = std::string(enum_name(s.direction));
   if (s.mask_id) c["mask_token_id"] = *s.mask_id;

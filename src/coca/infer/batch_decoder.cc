@@ -159,15 +159,22 @@ void BatchDecoder::attend(Context& cx, size_t layer) {
     if (part.globals > 0) attend_globals(cx, layer, part);
     const int64_t globals = part.globals, rest = part.N - globals;
     if (rest == 0) continue;
-    const model::Positions& at = part.place.at.positions;
+    const model::AttentionInputs inputs = part.place.at.in_layer(spec_, layer);
+    const model::Positions& at = inputs.positions;
     const MutTensorRef lse = part.acts.lse;
+    const ops::KeyAngles* angles = inputs.scope.flat ? &part.sequence->flat_angles_ : &part.sequence->angles_;
+    ops::DecodeFar far = windowed ? part.place.far : ops::DecodeFar{};
+    if (inputs.scope.flat && far.tokens > 0) {
+      far.rows = at.far_rows;
+      far.angles = angles;
+    }
     sequences_.push_back({.q = part.acts.q.narrow(1, globals, rest),
                           .rows = at.rows.narrow(globals, rest),
                           .turn = at.turn,
-                          .angles = at.rows.cos.empty() ? nullptr : &part.sequence->angles_,
+                          .angles = at.rows.cos.empty() ? nullptr : angles,
                           .key_rows = {},
                           .cache = part.sequence->cache().view(l, part.held),
-                          .far = windowed ? part.place.far : ops::DecodeFar{},
+                          .far = far,
                           .o = part.acts.o.narrow(1, globals, rest),
                           .lse = lse});
   }
@@ -175,8 +182,8 @@ void BatchDecoder::attend(Context& cx, size_t layer) {
   ops::decode_attention(cx, attention_options(spec_, layer), {.sequences = sequences_, .slopes = slopes});
   if (spec_.pattern.top_keys_of(l) == 0) return;
   for (Part& part : parts_)
-    middle_.attend(cx, spec_, weights_.layers[layer], part.place.at, part.sequence->cache().view(l, part.held),
-                   part.acts);
+    middle_.attend(cx, spec_, weights_.layers[layer], part.place.at.in_layer(spec_, layer),
+                   part.sequence->cache().view(l, part.held), part.acts);
 }
 
 // Attention of the global tokens among a sequence's new rows. Each sees the global tokens up to itself.

@@ -53,6 +53,8 @@ void Sequence::build_angles(int64_t N, const ops::Rotation& rotation) {
   const int64_t length = cache_.length(), held = cache_.held() + N;
   angles_.build(rotation, held,
                 {.start = static_cast<double>(cache_.forgotten()), .origin = model::growth_origin(spec_, length, N)});
+  if (!spec_.rope_layers.empty())
+    flat_angles_.build({.frequencies = std::vector<double>(rotation.frequencies.size())}, held);
   const model::AttentionPattern& pattern = spec_.pattern;
   if (!pattern.far()) return;
   ops::Rotation far = rotation;

@@ -64,8 +64,8 @@ class Sequence {
   SequenceOptions options_;
   KvCache cache_;
   model::PositionSource positions_, global_positions_;
-  ops::KeyAngles angles_, far_angles_;
-  std::vector<Globals> globals_;  // one per layer; empty without global tokens
+  ops::KeyAngles angles_, far_angles_, flat_angles_;  // flat: of layers without positions
+  std::vector<Globals> globals_;                      // one per layer; empty without global tokens
   model::Positions globals_at_;
 };
 

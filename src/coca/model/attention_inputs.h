@@ -17,6 +17,7 @@ struct Positions {
   ops::RopeRows key_rows;  // of keys, where they are others than the queries' (xPos); else empty
   // Patterns (pattern.h): slack's queries turn on by these angles; empty: they do not.
   ops::RopeRows turn;
+  ops::RopeRows flat;                    // of position 0, for layers without positions; only where a model has such
   ops::RopeRows far_rows, far_key_rows;  // of queries towards keys beyond the window; of the tokens here as such keys
   TensorRef slopes;                      // [H]
   TensorRef log_tokens;  // [N] or [B, N] f32: log of the tokens up to each, itself included; with log-scale only
@@ -35,6 +36,7 @@ struct AttentionScope {
   // are bounded (ops/attention.h, FarKeys).
   int64_t far_tokens = 0, far_most_distance = 0, far_most_position = 0;
   int64_t middle_keys = 0;  // that each query and head picks of the middle (LM-Infinite)
+  bool flat = false;        // this layer has no positions
 };
 
 struct AttentionInputs {
@@ -42,7 +44,7 @@ struct AttentionInputs {
   AttentionScope scope;
 
   AttentionInputs narrow(int64_t first, int64_t count) const { return {positions.narrow(first, count), scope}; }
-  AttentionInputs in_layer(const ModelSpec&, size_t layer) const;  // with that layer's window
+  AttentionInputs in_layer(const ModelSpec&, size_t layer) const;  // with that layer's window and positions
 };
 
 }  // namespace coca::model

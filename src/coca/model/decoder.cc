@@ -75,7 +75,8 @@ PositionSource::PositionSource(const ModelSpec& spec, const Weights* weights, De
       keys_(memory),
       turn_(memory),
       far_(memory),
-      far_keys_(memory) {
+      far_keys_(memory),
+      flat_(memory) {
   if (!uses_alibi(spec.attention)) return;
   slopes_ = SentTensor({spec.H}, DType::kF32, memory);
   std::ranges::copy(ops::alibi_slopes(spec.H), slopes_.host().as<float>());
@@ -91,6 +92,12 @@ ops::Rotation PositionSource::rotation(int64_t seq_len) {
     clex_ = clex_ode(cx, spec_, *weights_).tables(spec_.rope_scaling.max_factor);
   }
   return {.frequencies = clex_[static_cast<size_t>(clex_factor(spec_, spec_.pattern.used_length(seq_len)) - 1)]};
+}
+
+void PositionSource::add_flat(Positions& p, int64_t n) {
+  if (spec_.rope_layers.empty()) return;
+  flat_.build({.frequencies = std::vector<double>(static_cast<size_t>(spec_.R / 2))}, 0, n);
+  p.flat = flat_.rows(0, n);
 }
 
 // Of tokens whose number in their sequence, counted from 1, is given by number(i), i < n * sequences.
@@ -122,6 +129,7 @@ AttentionInputs PositionSource::of_table(int64_t n) {
   if (!transforms_keys(spec_.attention)) return p;
   p.positions.rows = table_.rows(0, n);
   p.positions.key_rows = table_.key_rows(0, n);
+  add_flat(p.positions, n);
   return p;
 }
 
@@ -168,6 +176,7 @@ void PositionSource::add_pattern(AttentionInputs& inputs, int64_t start, int64_t
   p.key_rows = keys_.rows(0, n);
   p.far_rows = far_.rows(0, n);
   p.far_key_rows = far_keys_.rows(0, n);
+  add_flat(p, n);
   if (!framed) return;
   turn_.build_at({.frequencies = angles.frequencies}, turn, n);
   p.turn = turn_.rows(0, n);
@@ -304,7 +313,7 @@ void Decoder::ring_layer(Context& cx, size_t i, const AttentionInputs& inputs) {
     if (!transforms_keys(spec_.attention)) ops::copy_heads(cx, acts.q_eff, of_all(buffers_.q_eff));
     ring_->put(cx, acts, B_, b, n);
   });
-  ring_->attend_all(cx, at.positions.slopes, buffers_.q_eff, buffers_.o, buffers_.lse);
+  ring_->attend_all(cx, at, buffers_.q_eff, buffers_.o, buffers_.lse);
   LayerActs attended;
   attended.o = buffers_.o;
   attended.lse = buffers_.lse;

@@ -39,6 +39,7 @@ class PositionSource {
  private:
   AttentionInputs without_rows() const;
   AttentionInputs of_table(int64_t n);
+  void add_flat(Positions&, int64_t n);
   template <typename Number>
   void add_log_tokens(Positions&, int64_t sequences, int64_t n, const Number& number);
   void add_pattern(AttentionInputs&, int64_t start, int64_t n, int64_t seq_len, const ops::Rotation&);
@@ -50,6 +51,7 @@ class PositionSource {
   std::vector<double> frequencies_;        // set_frequencies(); else empty
   RopeTable table_;
   RopeTable keys_, turn_, far_, far_keys_;  // patterns
+  RopeTable flat_;                          // layers without positions
   SentTensor slopes_, global_start_, document_start_, log_tokens_;
 };
 

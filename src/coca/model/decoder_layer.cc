@@ -196,8 +196,10 @@ void fused_part_gradients(Context& cx, const ModelSpec& s, const LayerTensors<Te
 }
 
 // What the layer adds to the gradient of the angles. Keys are turned whatever the kind; so is strict CoCA's query.
-void angle_gradients(Context& cx, const ModelSpec& s, const Positions& at, const LayerActs& a, const LayerActGrads& g) {
-  if (g.dangle.empty()) return;
+void angle_gradients(Context& cx, const ModelSpec& s, const AttentionInputs& inputs, const LayerActs& a,
+                     const LayerActGrads& g) {
+  if (g.dangle.empty() || inputs.scope.flat) return;
+  const Positions& at = inputs.positions;
   using ops::AngleOf;
   const ops::Collinear form = collinear_options(s).kind;
   const AngleOf query = !is_coca(s.attention) || form == ops::Collinear::kStrict ? AngleOf::kRotated
@@ -228,7 +230,7 @@ void attention_branch_backward(Context& cx, const ModelSpec& s, const LayerTenso
   else
     attend_backward(cx, s, inputs, a, g);
   back(Stage::kQueries);
-  angle_gradients(cx, s, at, a, g);
+  angle_gradients(cx, s, inputs, a, g);
   if (is_coca(s.attention)) {
     const auto keys = [&](auto t) {
       return ring ? t.narrow(2, 0, 0) : t;

@@ -90,6 +90,8 @@ AttentionInputs RingAttention::begin(PositionSource& source, int64_t seq_len) {
   if (seq_len == 0) seq_len = split_.length();
   AttentionInputs at = source.at_places(split_.positions(rank_), seq_len, split_.length());
   if (!is_coca(spec_.attention)) return at;
+  if (!spec_.rope_layers.empty())
+    flat_rows_.build({.frequencies = std::vector<double>(static_cast<size_t>(spec_.R / 2))}, 0, split_.most_tokens());
   const ops::Rotation rotation = source.rotation(seq_len);
   if (rotation == rotation_) return at;
   rotation_ = rotation;
@@ -131,6 +133,7 @@ ops::RopeRows RingAttention::rows_of(int owner, size_t chunk) const {
   const auto chunks = split_.chunks(owner);
   const RopeTable& table = tables_[static_cast<size_t>(owner)];
   const int64_t first = chunk == 0 ? 0 : chunks[0].count, n = chunks[chunk].count;
+  if (flat_) return flat_rows_.rows(0, n);
   const ops::RopeRows keys = table.key_rows(first, n);
   return keys.cos.empty() ? table.rows(first, n) : keys;
 }
@@ -198,7 +201,9 @@ void RingAttention::put(Context& cx, const LayerActs& a, int64_t B, int64_t b, i
   }
 }
 
-void RingAttention::attend_all(Context& cx, TensorRef slopes, TensorRef q_eff, MutTensorRef o, MutTensorRef lse) {
+void RingAttention::attend_all(Context& cx, const AttentionInputs& at, TensorRef q_eff, MutTensorRef o,
+                               MutTensorRef lse) {
+  flat_ = at.scope.flat;
   make_room(blocks_[1 - here_], blocks_[here_].type);
   std::fill_n(lse.as<float>(), lse.numel(), -std::numeric_limits<float>::infinity());
   for (int step = 0; step < split_.ranks(); ++step) {
@@ -216,7 +221,7 @@ void RingAttention::attend_all(Context& cx, TensorRef slopes, TensorRef q_eff, M
                                {.q = rows_at(q_eff, own, first),
                                 .k = keys,
                                 .v = present.values,
-                                .slopes = slopes,
+                                .slopes = at.positions.slopes,
                                 .document_start = {},
                                 .far = {},
                                 .o = rows_at(o, own, first),
@@ -236,7 +241,7 @@ void RingAttention::attend(Context& cx, const ModelSpec& s, const LayerTensors<T
   put(cx, a, a.v.size(0), 0, 0);
   const bool exact = a.o.dtype == DType::kF32;
   const MutTensorRef o = exact ? a.o : room(o_, DType::kF32, a.o.shape);
-  attend_all(cx, at.positions.slopes, a.q_eff, o, a.lse);
+  attend_all(cx, at, a.q_eff, o, a.lse);
   if (!exact) ops::copy_heads(cx, o, a.o);
   modify(cx, s, w, at, Stage::kSoftmax, a);
 }
@@ -296,6 +301,7 @@ void RingAttention::take_home(Context& cx, const LayerActs& a, LayerActGrads& g,
 
 // The sums of a block leave one step behind it: while the next is worked on, they go where that block already is.
 void RingAttention::backward(Context& cx, const AttentionInputs& at, const LayerActs& a, LayerActGrads& g) {
+  flat_ = at.scope.flat;
   put(cx, a, a.v.size(0), 0, 0);
   make_room(blocks_[1 - here_], blocks_[here_].type);
   for (Block& sums : sums_) make_room(sums, DType::kF32);

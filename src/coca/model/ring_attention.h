@@ -81,7 +81,7 @@ class RingAttention : public KeySource {
   // of tokens first, first + 1, ... of sequences b, b + 1, ... of B; when all are there, o [B, tokens, H, D] f32 and
   // lse [B, H, tokens] of all queries.
   void put(Context&, const LayerActs&, int64_t B, int64_t b, int64_t first);
-  void attend_all(Context&, TensorRef slopes, TensorRef q_eff, MutTensorRef o, MutTensorRef lse);
+  void attend_all(Context&, const AttentionInputs&, TensorRef q_eff, MutTensorRef o, MutTensorRef lse);
 
   const RingCounts& counts() const { return counts_; }
   void reset_counts() { counts_ = {}; }
@@ -125,6 +125,8 @@ class RingAttention : public KeySource {
   int64_t B_ = 0;
   ops::Rotation rotation_;
   std::vector<RopeTable> tables_;  // of every rank's keys; CoCA only
+  RopeTable flat_rows_;            // of keys in layers without positions
+  bool flat_ = false;              // whether the layer at work is one
   Block blocks_[2], sums_[3];
   size_t here_ = 0;  // of blocks_: the one being read
   Tensor k_eff_, dk_eff_, o_, dq_;

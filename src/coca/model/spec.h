@@ -78,6 +78,8 @@ struct ModelSpec {
   std::vector<int64_t> layer_window;
   // [L, H] for layers with a window: a head attends to every n-th key in a window n times as wide. Empty: every key.
   std::vector<int64_t> dilation;
+  // [L] 1: the layer rotates by positions, 0: it has none (RNoPE, arXiv 2501.18795). Empty: all rotate.
+  std::vector<int64_t> rope_layers;
   // The number of first tokens that attend to all and are attended to by all, with projections of their own
   // (Longformer).
   int64_t global_tokens = 0;
@@ -97,6 +99,7 @@ struct ModelSpec {
   int64_t window_of(size_t layer) const {
     return pattern.far() ? pattern.window : layer_window.empty() ? 0 : layer_window[layer];
   }
+  bool has_positions(size_t layer) const { return rope_layers.empty() || rope_layers[layer] != 0; }
   std::span<const int64_t> dilation_of(size_t layer) const {  // [H], or empty
     const auto heads = static_cast<size_t>(H);
     return dilation.empty() ? std::span<const int64_t>() : std::span(dilation).subspan(layer * heads, heads);

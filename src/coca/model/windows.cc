@@ -35,6 +35,12 @@ ModelSpec with_windows(const WindowOptions& o, const ModelSpec& spec) {
   }
   if (std::ranges::all_of(out.dilation, [](int64_t d) { return d == 1; })) out.dilation.clear();
   if (o.global_tokens) out.global_tokens = *o.global_tokens;
+  if (o.no_rope_every > 0) {
+    COCA_CHECK(o.no_rope_every <= spec.L, "no_rope_every is {}; the model has {}, so it would change none",
+               o.no_rope_every, counted(spec.L, "layer"));
+    out.rope_layers.clear();
+    for (int64_t i = 0; i < spec.L; ++i) out.rope_layers.push_back((i + 1) % o.no_rope_every == 0 ? 0 : 1);
+  }
   validate(out);
   return out;
 }
@@ -54,7 +60,25 @@ int32_t require_masked(const ModelSpec& s, std::string_view use) {
   return static_cast<int32_t>(*s.mask_id);
 }
 
+namespace {
+
+void validate_rope_layers(const ModelSpec& s) {
+  if (s.rope_layers.empty()) return;
+  COCA_CHECK(static_cast<int64_t>(s.rope_layers.size()) == s.L, "model: no_rope_layers names {}, the model has {}",
+             counted(s.rope_layers.size(), "layer"), s.L);
+  for (const int64_t rotates : s.rope_layers)
+    COCA_CHECK(rotates == 0 || rotates == 1, "model: no_rope_layers holds {}; expected 1 (rotates) or 0", rotates);
+  COCA_CHECK(uses_rotary(s.attention), "model: layers without positions: attention \"{}\" rotates in no layer",
+             enum_name(s.attention));
+  COCA_CHECK(s.pattern.keeps_first() || !s.pattern.far(),
+             "model: pattern {} moves rotary positions; some layers of this model have none",
+             enum_name(s.pattern.type));
+}
+
+}  // namespace
+
 void validate_windows(const ModelSpec& s) {
+  validate_rope_layers(s);
   COCA_CHECK(s.layer_window.empty() || static_cast<int64_t>(s.layer_window.size()) == s.L,
              "model: sliding windows are given for {}, the model has {}", counted(s.layer_window.size(), "layer"), s.L);
   for (const int64_t window : s.layer_window)

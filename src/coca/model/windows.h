@@ -1,6 +1,6 @@
 // coca/model/windows.h - sliding windows that a model is trained with (Longformer, Beltagy et al. 2020): of each layer,
-// with gaps between the keys of a head (dilation), with global tokens, in either direction. What they mean:
-// docs/math/longformer.md.
+// with gaps between the keys of a head (dilation), with global tokens, in either direction; and layers without
+// positions between them (RNoPE-SWA, arXiv 2501.18795). What they mean: docs/math/longformer.md.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -23,6 +23,7 @@ struct WindowOptions {
   std::vector<int64_t> dilation;      // [H] for all layers with a window, or [L * H] layer by layer
 
   std::optional<int64_t> global_tokens;
+  int64_t no_rope_every = 0;  // 0: unchanged
 
   template <class V>
   void visit(V&& v) {
@@ -37,6 +38,11 @@ struct WindowOptions {
     v("global_tokens",
       "first tokens of a sequence that attend to all tokens and are attended to by all, with projections of their own",
       global_tokens);
+    v("no_rope_every",
+      "every n-th layer does not rotate by positions (RNoPE; with layer_window, give these layers a window of 0); 0: "
+      "all "
+      "layers rotate, or as the model has it",
+      no_rope_every);
   }
 };
 

@@ -1,5 +1,7 @@
-// coca/study/method.h - the methods of a study, by name: an attention kind, alone ("coca-slack") or with a way of
-// training that covers more than its window or attends to less of it ("coca-slack+pose").
+// coca/study/method.h - the methods of a study, by name: an attention kind, alone ("coca-slack") or with modifiers of
+// attention ("coca-slack+kv-shift") and with a way of training that covers more than its window or attends to less of
+// it
+// ("coca-slack+pose").
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -21,10 +23,11 @@ enum class Training : uint8_t { kPlain, kRandom, kPose, kClex, kWindow, kLongfor
 
 struct Method {
   model::AttentionKind attention = model::AttentionKind::kRope;
+  std::vector<const model::Modifier*> modifiers;
   Training training = Training::kPlain;
 };
 
-// KIND or KIND+TRAINING; throws Error naming the part that is unknown, and what there is.
+// KIND[+MODIFIER...][+TRAINING]; throws Error naming the part that is unknown, and what there is.
 Method method_from_name(std::string_view);
 std::string_view methods_help();  // the help text of an option that takes methods: which kind goes with which training
 std::string method_name(const Method&);
@@ -33,8 +36,8 @@ std::string method_name(const Method&);
 // go without rotary positions.
 std::vector<std::string> survey_methods();
 
-// Writes the kind and the way of training into the config, whose sizes are already set. longest: the largest evaluated
-// length; a multiple of config.length.
+// Writes the kind, the modifiers and the way of training into the config, whose sizes are already set. longest: the
+// largest evaluated length; a multiple of config.length.
 void apply_method(const Method&, int64_t longest, train::TrainConfig&);
 
 }  // namespace coca::study

@@ -114,6 +114,7 @@ void turn_backward(Context& context, const ops::TurnHeadsBackward& a) {
         std::fill_n(own, H * P, 0.0f);
         add_turn_gradient(c, heads_of<T>(a.y, block), dy, P, own);
       }
+      if (a.dx.empty()) return;
       rope_rows(turns.tables, Turn::kBack, heads_first(dy, c), heads_first(heads_of<T>(a.dx, block), c), 0, c.H);
     });
   });
