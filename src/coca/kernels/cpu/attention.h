@@ -16,6 +16,10 @@ namespace coca::cpu {
 
 inline constexpr int64_t kAttentionBlock = 64;  // queries and keys per tile; the S tile (16 KiB) stays in L1
 
+inline constexpr int64_t kPad = 16;    // floats in the widest vector (AVX-512); a multiple of every narrower one
+inline constexpr int64_t kStrip = 16;  // queries per strip of a tile that the mask cuts
+inline int64_t padded(int64_t n) { return (n + kPad - 1) / kPad * kPad; }
+
 // How tiles are multiplied: in fp32 (bf16 tensors are widened when they are packed), or as bf16 with the dot-product
 // instructions of avx512_bf16, which also rounds probabilities and their gradients to bf16.
 enum class TileMath : uint8_t { kF32, kBf16Dot };

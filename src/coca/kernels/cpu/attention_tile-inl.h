@@ -153,6 +153,31 @@ HWY_INLINE void finish_scores(const AttentionParams<S>& p, float slope, int64_t 
   for (int64_t c = std::max(seen.end, columns.begin); c < width; ++c) row[c] = kNegInf;
 }
 
+// Query rows of a tile are computed in fp32 and leave as S.
+template <class S>
+HWY_INLINE void store_row(const float* row, float factor, int64_t D, S* out) {
+  for_lanes(D, [&](auto d, int64_t i)
+                   HWY_ATTR { store_f32(hn::Mul(hn::LoadU(d, row + i), hn::Set(d, factor)), d, out + i); });
+}
+
+// ... or is added to the sums of keys that come in parts.
+template <class S>
+HWY_INLINE void store_or_add(const float* row, float factor, int64_t D, S* out, float* sum) {
+  if (!sum) return store_row(row, factor, D, out);
+  for_lanes(D, [&](auto d, int64_t i) HWY_ATTR {
+    hn::StoreU(hn::MulAdd(hn::LoadU(d, row + i), hn::Set(d, factor), hn::LoadU(d, sum + i)), d, sum + i);
+  });
+}
+template <class View>
+HWY_INLINE float* sum_at(const View& sums, int64_t b, int64_t n, int64_t h) {
+  return sums.empty() ? nullptr : sums.ptr(b, n, h);
+}
+
+template <class A, class B>
+HWY_INLINE float dot(const A* a, const B* b, int64_t n) {
+  return sum_of(n, [&](auto d, int64_t i) HWY_ATTR { return hn::Mul(load_f32(d, a + i), load_f32(d, b + i)); });
+}
+
 struct RowState {
   float max[kTile], sum[kTile];
 };
