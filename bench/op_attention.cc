@@ -2,7 +2,8 @@
 // backward) and the rate of a large matrix product in the same process. "layer" is the prologue and attention together,
 // for RoPE and CoCA with head dims 32 to 256; bench/README.md says how to compare the two. "packed" compares several
 // documents in one row with the same row as a single document. "window" has windows with and without far keys.
-// "dilated" compares dilated windows with the causal mask.
+// "dilated" compares dilated windows with the causal mask. "variant" compares forget gates, and queries and keys twice
+// as wide as the values, with the plain call.
 // SPDX-License-Identifier: Apache-2.0
 #include <benchmark/benchmark.h>
 
@@ -66,6 +67,48 @@ void BM_Attention(benchmark::State& state, bool backward) {
   }
   count(state, backward ? 10 : 4);
 }
+
+// Args: B, N, H, D, the width E of queries and keys, forget gates (0 or 1).
+void BM_Variant(benchmark::State& state, bool backward) {
+  const int64_t B = state.range(0), N = state.range(1), H = state.range(2), D = state.range(3), E = state.range(4);
+  Tensor q({B, N, H, E}), k({B, N, H, E}), v({B, N, H, D}), o({B, N, H, D}), lse({B, H, N});
+  Tensor d_o({B, N, H, D}), dq({B, N, H, E}), dk({B, N, H, E}), dv({B, N, H, D}), gates({B, H, N}), ddecay({B, H, N});
+  fill(q, 1);
+  fill(k, 2);
+  fill(v, 3);
+  fill(d_o, 4);
+  for (int64_t i = 0; i < B * H * N; ++i)
+    gates.values<float>()[static_cast<size_t>(i)] = -0.01f * static_cast<float>(i % N);
+  const coca::TensorRef decay = state.range(5) != 0 ? gates.ref() : coca::TensorRef();
+  Context context;
+  const coca::ops::AttentionForward forward{.q = q, .k = k, .v = v, .decay = decay, .o = o, .lse = lse};
+  coca::ops::attention_forward(context, {}, forward);
+  for (auto _ : state) {
+    if (backward)
+      coca::ops::attention_backward(context, {},
+                                    {.q = q,
+                                     .k = k,
+                                     .v = v,
+                                     .decay = decay,
+                                     .o = o,
+                                     .lse = lse,
+                                     .d_o = d_o,
+                                     .dq = dq,
+                                     .dk = dk,
+                                     .dv = dv,
+                                     .ddecay = ddecay});
+    else
+      coca::ops::attention_forward(context, {}, forward);
+  }
+  const double width = static_cast<double>(E) / static_cast<double>(D);
+  count(state, backward ? 6 * width + 4 : 2 * width + 2);
+}
+void variants(benchmark::internal::Benchmark* b) {
+  b->Args({1, 2048, 8, 64, 64, 0})->Args({1, 2048, 8, 64, 64, 1})->Args({1, 2048, 8, 64, 128, 0});
+  b->ArgNames({"B", "N", "H", "D", "E", "gates"})->UseRealTime()->Unit(benchmark::kMillisecond);
+}
+BENCHMARK_CAPTURE(BM_Variant, forward, false)->Apply(variants);
+BENCHMARK_CAPTURE(BM_Variant, backward, true)->Apply(variants);
 
 // Args: B, N, H, D, documents of equal length in a row. A single document uses the causal mask without document_start.
 void BM_Packed(benchmark::State& state, bool backward) {

@@ -200,8 +200,8 @@ TEST_F(CudnnAttention, TakesOnlyWhatCudnnComputesExactly) {
   Operands x(cx, {}), narrow(cx, {.D = 12}), wide(cx, {.D = 264}), one(cx, {.N = 1, .S = 24}),
       documents(cx, {}, Documents::kTwo);
   Tensor slopes({4}, DType::kF32, &memory), odd_lse({2, 24, 4}, DType::kF32, &memory),
-      f32({2, 24, 4, 16}, DType::kF32, &memory), fused({2, 24, 4, 3, 16}, DType::kBF16, &memory),
-      gaps({2, 24, 4, 20}, DType::kBF16, &memory);
+      f32({2, 24, 4, 16}, DType::kF32, &memory), decay({2, 4, 24}, DType::kF32, &memory),
+      fused({2, 24, 4, 3, 16}, DType::kBF16, &memory), gaps({2, 24, 4, 20}, DType::kBF16, &memory);
   const auto takes = [](Operands& t, const AttentionOptions& options,
                         const std::function<void(AttentionForward&, AttentionBackward&)>& change = nullptr) {
     AttentionForward f = t.forward();
@@ -226,6 +226,7 @@ TEST_F(CudnnAttention, TakesOnlyWhatCudnnComputesExactly) {
   EXPECT_FALSE(takes(x, {.query_start = 1}));  // the last query is behind the last key
   EXPECT_FALSE(takes(x, {}, [&](auto& f, auto& b) { f.v = b.v = x.v.ref().narrow(3, 0, 8); }));  // narrower than k
   EXPECT_FALSE(takes(x, {}, [&](auto& f, auto& b) { f.slopes = b.slopes = slopes; }));
+  EXPECT_FALSE(takes(x, {}, [&](auto& f, auto& b) { f.decay = b.decay = decay; }));
   EXPECT_FALSE(takes(x, {.mask = Mask::kSlidingWindow, .window = 5},
                      [&](auto& f, auto& b) { f.far = b.far = {.q = x.q, .k = x.k}; }));
   EXPECT_FALSE(takes(x, {}, [](auto& f, auto& b) { f.write = b.write = ops::Write::kAccumulate; }));

@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <span>
 #include <vector>
 
 #include "coca/ops/attention.h"
@@ -22,7 +24,9 @@ struct Case {
   FarRange far_range = FarRange::kBehindWindow;
   int64_t most_distance = 0, most_position = 0;
   Mask windowed = Mask::kSlidingWindow;
-  int64_t E = 0;  // width of q and k; 0: D
+  int64_t E = 0;       // width of q and k; 0: D
+  bool decay = false;  // log forget gates
+  bool sink = false;   // o and lse get a share of kSink before the backward pass
 
   int64_t key_width() const { return E > 0 ? E : D; }
   Dims q_dims() const { return {B, N, H, key_width()}; }
@@ -32,9 +36,10 @@ struct Case {
   Dims far_dims() const { return {B, far, G, key_width()}; }
 };
 inline std::ostream& operator<<(std::ostream& out, const Case& c) {
-  return out << fmt::format("B{} N{} S{} H{} G{} E{} D{}{}{} window {} documents {} far {}", c.B, c.N, c.S, c.H, c.G,
-                            c.key_width(), c.D, c.causal ? " causal" : "", c.alibi ? " alibi" : "", c.window,
-                            fmt::join(c.documents, ","), c.far);
+  return out << fmt::format("B{} N{} S{} H{} G{} E{} D{}{}{}{}{} window {} documents {} far {}", c.B, c.N, c.S, c.H,
+                            c.G, c.key_width(), c.D, c.causal ? " causal" : "", c.alibi ? " alibi" : "",
+                            c.decay ? " decay" : "", c.sink ? " sink" : "", c.window, fmt::join(c.documents, ","),
+                            c.far);
 }
 
 // [B, N]: for each query, the start of its document; empty without documents.
@@ -54,6 +59,48 @@ inline Tensor documents_of(const Case& c) {
     COCA_CHECK(start == c.S, "{} tokens in documents of {} keys", start, c.S);
   }
   return starts;
+}
+
+inline constexpr double kSink = 0.5;  // the score of a learnt sink, which has no value
+
+// As a method with learnt sinks: o and lse get a key of score kSink and value 0.
+template <typename T>
+void add_sink(std::span<T> o, std::span<T> lse, const Case& c) {
+  for (int64_t i = 0; i < c.B * c.H * c.N; ++i) {  // i runs over [B, H, N]
+    T& row = lse[static_cast<size_t>(i)];
+    const T more = std::log(T(1) + std::exp(T(kSink) - row)), share = std::exp(-more);
+    row += more;
+    const int64_t b = i / (c.H * c.N), h = i / c.N % c.H, n = i % c.N;
+    for (int64_t d = 0; d < c.D; ++d) o[static_cast<size_t>(((b * c.N + n) * c.H + h) * c.D + d)] *= share;
+  }
+}
+
+// [B, S, H]: sums of logarithms of gates, most near 1 and some near 0. The op sees it as [B, H, S].
+inline Tensor decay_of(const Case& c) {
+  if (!c.decay) return {};
+  Tensor sums({c.B, c.S, c.H});
+  const std::vector<float> gates = test::random_values(sums.numel(), 7, 0, 1);
+  for (size_t i = 0, H = static_cast<size_t>(c.H); i < gates.size(); ++i) {
+    const float step = gates[i] < 0.05f ? -4.0f : -0.2f * gates[i];
+    sums.values<float>()[i] = step + (i % static_cast<size_t>(c.S * c.H) < H ? 0.0f : sums.values<float>()[i - H]);
+  }
+  return sums;
+}
+// [B, tokens, H] in memory as [B, H, tokens].
+template <typename Ref>
+Ref heads_before_tokens(Ref t) {
+  if (t.empty()) return t;
+  std::swap(t.shape[1], t.shape[2]);
+  std::swap(t.strides[1], t.strides[2]);
+  return t;
+}
+template <typename T>
+TensorView<T, 3> heads_before_tokens(T* data, const Case& c) {
+  return {data, {c.B, c.H, c.S}, {c.S * c.H, 1, c.H}};
+}
+template <typename T>
+TensorView<T, 3> queries_of(TensorView<T, 3> keys, const Case& c) {
+  return {keys.ptr(0, 0, c.S - c.N), {c.B, c.H, c.N}, keys.strides};
 }
 
 inline AttentionOptions options_of(const Case& c) {

@@ -43,12 +43,15 @@ inline ref::AttentionSpec far_spec_of(const Case& c, const ref::AttentionSpec& w
 }
 
 struct Inputs {
-  Tensor q, k, v, d_o, far_q, far_k;
+  Tensor q, k, v, d_o, far_q, far_k, decay;
 };
+
+// Gradients of decay are added to this.
+inline constexpr float kBefore = 0.25f;
 
 template <typename T>
 struct Results {
-  std::vector<T> o, lse, dq, dk, dv, dq_far, dk_far;
+  std::vector<T> o, lse, dq, dk, dv, dq_far, dk_far, ddecay;
   Results(const Case& c, const Inputs& in)
       : o(static_cast<size_t>(c.o_dims().product())),
         lse(static_cast<size_t>(c.B * c.H * c.N)),
@@ -56,13 +59,14 @@ struct Results {
         dk(static_cast<size_t>(c.k_dims().product())),
         dv(static_cast<size_t>(c.v_dims().product())),
         dq_far(c.far > 0 ? dq.size() : 0),
-        dk_far(static_cast<size_t>(in.far_k.numel())) {}
+        dk_far(static_cast<size_t>(in.far_k.numel())),
+        ddecay(static_cast<size_t>(c.decay ? in.decay.numel() : 0), T(kBefore)) {}
 };
 
 // The inputs converted to another type and passed as the reference expects them.
 template <typename T>
 struct ReferenceInputs {
-  std::vector<T> q, k, v, d_o, far_q, far_k;
+  std::vector<T> q, k, v, d_o, far_q, far_k, decay;
   std::vector<ref::AttentionKeys<T>> parts;
   TensorView<const T, 4> values, gradient;
 
@@ -74,6 +78,11 @@ struct ReferenceInputs {
         values(test::as_view<const T, 4>(v, in.v.shape())),
         gradient(test::as_view<const T, 4>(d_o, c.o_dims())) {
     parts.push_back({spec, test::as_view<const T, 4>(q, in.q.shape()), test::as_view<const T, 4>(k, in.k.shape())});
+    if (c.decay) {
+      decay = test::convert<T>(in.decay);
+      parts.back().decay = heads_before_tokens<const T>(decay.data(), c);
+      parts.back().query_decay = queries_of(parts.back().decay, c);
+    }
     if (c.far == 0) return;
     far_q = test::convert<T>(in.far_q);
     far_k = test::convert<T>(in.far_k);
@@ -86,6 +95,10 @@ template <typename T>
 std::vector<ref::AttentionKeyGrads<T>> gradients_of(const Case& c, const Inputs& in, Results<T>& r) {
   std::vector<ref::AttentionKeyGrads<T>> grads{
       {test::as_view<T, 4>(r.dq, in.q.shape()), test::as_view<T, 4>(r.dk, in.k.shape())}};
+  if (c.decay) {
+    grads.back().ddecay = heads_before_tokens(r.ddecay.data(), c);
+    grads.back().dquery_decay = queries_of(grads.back().ddecay, c);
+  }
   if (c.far > 0)
     grads.push_back({test::as_view<T, 4>(r.dq_far, in.q.shape()), test::as_view<T, 4>(r.dk_far, in.far_k.shape())});
   return grads;
@@ -97,8 +110,12 @@ Results<T> reference(const ref::AttentionSpec& spec, const Case& c, const Inputs
   Results<T> r(c, in);
   ref::attention_forward<T>(x.parts, x.values, test::as_view<T, 4>(r.o, c.o_dims()),
                             test::as_view<T, 3>(r.lse, {c.B, c.H, c.N}));
+  std::vector<T> o = r.o, lse = r.lse;
+  if (c.sink) add_sink<T>(o, lse, c);
+  const ref::AttentionSaved<T> saved{test::as_view<const T, 4>(o, c.o_dims()),
+                                     test::as_view<const T, 3>(lse, {c.B, c.H, c.N})};
   ref::attention_backward<T>(x.parts, x.values, x.gradient, gradients_of(c, in, r),
-                             test::as_view<T, 4>(r.dv, c.v_dims()));
+                             test::as_view<T, 4>(r.dv, c.v_dims()), c.sink ? &saved : nullptr);
   return r;
 }
 
@@ -122,6 +139,7 @@ inline Results<float> naive_bf16(const ref::AttentionSpec& spec, const Case& c, 
               body(part, i, row.begin[part] + static_cast<int64_t>(i - row.offset[part]));
         };
         lse(b, h, n) = row.lse;
+        const float share = c.sink ? 1 / (1 + std::exp(static_cast<float>(kSink) - row.lse)) : 1.0f;
         float delta = 0;
         std::vector<float> dp(row.p.size());
         over_keys([&](size_t, size_t i, int64_t s) {
@@ -130,10 +148,18 @@ inline Results<float> naive_bf16(const ref::AttentionSpec& spec, const Case& c, 
             dp[i] += x.gradient(b, n, h, d) * x.values(b, s, g, d);
           }
         });
-        for (int64_t d = 0; d < c.D; ++d) delta += (o(b, n, h, d) = round(o(b, n, h, d))) * x.gradient(b, n, h, d);
+        for (int64_t d = 0; d < c.D; ++d) {
+          o(b, n, h, d) = round(o(b, n, h, d));
+          delta += round(o(b, n, h, d) * share) * x.gradient(b, n, h, d);
+        }
         over_keys([&](size_t part, size_t i, int64_t s) {
-          const float ds = round(row.p[i] * (dp[i] - delta)) * static_cast<float>(spec.scale);
-          for (int64_t d = 0; d < c.D; ++d) dv(b, s, g, d) += round(row.p[i]) * x.gradient(b, n, h, d);
+          const float p = row.p[i] * share, dx = p * (dp[i] - delta);
+          const float ds = round(dx) * static_cast<float>(spec.scale);
+          if (c.decay) {
+            grads[part].dquery_decay(b, h, n) += dx;
+            grads[part].ddecay(b, h, s) -= dx;
+          }
+          for (int64_t d = 0; d < c.D; ++d) dv(b, s, g, d) += round(p) * x.gradient(b, n, h, d);
           for (int64_t e = 0; e < c.key_width(); ++e) {
             grads[part].dq(b, n, h, e) += ds * x.parts[part].k(b, s, g, e);
             grads[part].dk(b, s, g, e) += ds * x.parts[part].q(b, n, h, e);
@@ -180,6 +206,18 @@ inline Blank blank_of(const ref::AttentionSpec& window, const Case& c) {
           blank.dk_far / std::max(1.0, far)};
 }
 
+// o and lse as the backward pass gets them.
+struct Saved {
+  Tensor o, lse;
+};
+template <typename T>
+Saved saved_for_backward(Context& cx, const Case& c, const Tensor& o, const Tensor& lse) {
+  std::vector<float> values = test::float_values(to_host(cx, o)), logs = test::float_values(to_host(cx, lse));
+  if (c.sink) add_sink<float>(values, logs, c);
+  return {to_device(cx, test::tensor_of<T>(o.shape(), values)),
+          to_device(cx, test::tensor_of<float>(lse.shape(), logs))};
+}
+
 enum class Where : uint8_t { kCpu, kGpu };
 template <typename T>
 void expect_matches_reference(const Case& c, const std::vector<const char*>& impls, Where where = Where::kCpu) {
@@ -192,8 +230,13 @@ void expect_matches_reference(const Case& c, const std::vector<const char*>& imp
   const auto make = [](const Dims& dims, uint64_t seed, double limit) {
     return test::tensor_of<T>(dims, test::random_values(dims.product(), seed, -limit, limit));
   };
-  Inputs in{
-      .q = make(qd, 1, 3), .k = make(kd, 2, 2), .v = make(vd, 3, 1), .d_o = make(od, 4, 1), .far_q = {}, .far_k = {}};
+  Inputs in{.q = make(qd, 1, 3),
+            .k = make(kd, 2, 2),
+            .v = make(vd, 3, 1),
+            .d_o = make(od, 4, 1),
+            .far_q = {},
+            .far_k = {},
+            .decay = decay_of(c)};
   if (c.far > 0) {
     in.far_q = make(qd, 5, 3);
     in.far_k = make(fd, 6, 2);
@@ -217,7 +260,14 @@ void expect_matches_reference(const Case& c, const std::vector<const char*>& imp
     const auto there = [&](const Tensor& t) { return t.empty() ? Tensor() : to_device(cx, t); };
     const auto made = [&](const Dims& dims, DType type) { return Tensor(dims, type, cx.memory()); };
     const Tensor q_in = there(in.q), k_in = there(in.k), v_in = there(in.v), d_o_in = there(in.d_o),
-                 slopes_in = there(slopes), starts = there(documents), q_far = there(in.far_q), k_far = there(in.far_k);
+                 slopes_in = there(slopes), starts = there(documents), q_far = there(in.far_q), k_far = there(in.far_k),
+                 decay_in = there(in.decay);
+    Tensor ddecay;
+    if (c.decay) {
+      Tensor before(in.decay.shape());
+      std::ranges::fill(before.values<float>(), kBefore);
+      ddecay = to_device(cx, before);
+    }
     const TensorRef slope_ref = c.alibi ? slopes_in.ref() : TensorRef();
     const FarKeys far{.q = q_far,
                       .k = k_far,
@@ -235,30 +285,36 @@ void expect_matches_reference(const Case& c, const std::vector<const char*>& imp
                        .k = k_in,
                        .v = v_in,
                        .slopes = slope_ref,
+                       .decay = heads_before_tokens(TensorRef(decay_in)),
                        .document_start = starts,
                        .far = far,
                        .o = o,
                        .lse = lse});
+    const Saved saved = saved_for_backward<T>(cx, c, o, lse);
     attention_backward(cx, options_of(c),
                        {.q = q_in,
                         .k = k_in,
                         .v = v_in,
                         .slopes = slope_ref,
+                        .decay = heads_before_tokens(TensorRef(decay_in)),
                         .document_start = starts,
                         .far = far,
-                        .o = o,
-                        .lse = lse,
+                        .o = saved.o,
+                        .lse = saved.lse,
                         .d_o = d_o_in,
                         .dq = dq,
                         .dk = dk,
                         .dv = dv,
                         .dq_far = dq_far,
-                        .dk_far = dk_far});
+                        .dk_far = dk_far,
+                        .ddecay = heads_before_tokens(MutTensorRef(ddecay))});
     const auto values = [&](const Tensor& t) { return test::float_values(to_host(cx, t)); };
     test::expect_close(values(o), expected.o, naive.o, {.terms = S + D, .stored = stored}, "o");
     test::expect_close(values(lse), expected.lse, naive.lse, {.terms = S + D}, "lse");
     test::expect_close(values(dv), expected.dv, naive.dv,
                        {.terms = rows + D, .zero_share = zeros(blank.dv), .stored = stored}, "dv");
+    if (c.decay)  // a key's sum over its queries, and a query's over its keys
+      test::expect_close(values(ddecay), expected.ddecay, naive.ddecay, {.terms = rows + S + D}, "ddecay");
     if (c.far > 0) {
       test::expect_close(values(dq_far), expected.dq_far, naive.dq_far,
                          {.terms = S + D, .zero_share = zeros(blank.dq_far), .stored = stored}, "dq_far");

@@ -21,16 +21,18 @@ struct Case {
   int64_t B, N, S, H, G, E, D;
   bool alibi;
   std::vector<int64_t> cuts;
+  bool decay = false;  // log forget gates
 };
 const Case kCases[] = {
     {1, 64, 256, 2, 1, 16, 16, false, {64, 128}}, {2, 65, 150, 4, 2, 20, 20, true, {3}},
     {1, 3, 90, 2, 2, 34, 34, true, {1, 50}},      {1, 1, 2, 1, 1, 4, 4, false, {}},
     {1, 130, 200, 3, 1, 80, 80, false, {40}},     {1, 1000, 2100, 1, 1, 8, 8, false, {}},
     {1, 64, 150, 2, 1, 32, 16, false, {64}},      {1, 4, 90, 2, 2, 10, 34, true, {30}},
+    {2, 65, 150, 4, 2, 20, 16, true, {64}, true}, {1, 3, 90, 2, 1, 8, 8, false, {10, 50}, true},
 };
 
 struct Inputs {
-  Tensor q, k, v, d_o, slopes;
+  Tensor q, k, v, d_o, slopes, decay;  // decay [B, H, S]
   Dims qd, kd, vd, od;
 };
 
@@ -42,10 +44,16 @@ Inputs inputs_of(const Case& c) {
             test::tensor_of<T>(vd, test::random_values(vd.product(), 3)),
             test::tensor_of<T>(od, test::random_values(od.product(), 4)),
             {},
+            {},
             qd,
             kd,
             vd,
             od};
+  if (c.decay) {
+    std::vector<float> sums = test::random_values(c.B * c.H * c.S, 7, -0.3, 0);
+    for (size_t i = 1; i < sums.size(); ++i) sums[i] += i % static_cast<size_t>(c.S) == 0 ? 0.0f : sums[i - 1];
+    in.decay = test::tensor_of<float>({c.B, c.H, c.S}, sums);
+  }
   if (!c.alibi) return in;
   in.slopes = Tensor({c.H});
   std::ranges::copy(alibi_slopes(c.H), in.slopes.values<float>().begin());
@@ -53,7 +61,7 @@ Inputs inputs_of(const Case& c) {
 }
 
 struct Results {
-  std::vector<float> o, lse, dq, dk, dv;
+  std::vector<float> o, lse, dq, dk, dv, ddecay;
 };
 
 // Calls body(first key, number of keys, options) for every part.
@@ -68,9 +76,21 @@ void each_part(const Case& c, const Body& body) {
   body(c.S - c.N, c.N, AttentionOptions{.mask = Mask::kCausal});
 }
 
+// The decays, or their gradients, of `count` tokens.
+template <typename Ref>
+Ref tokens(Ref decay, int64_t first, int64_t count) {
+  return decay.empty() ? decay : decay.narrow(2, first, count);
+}
+
 Results in_parts(Context& cx, const Case& c, const Inputs& in, TensorRef o_of_all) {
   Tensor o(in.od), lse({c.B, c.H, c.N}), dq(in.qd), dk(in.kd), dv(in.vd);
   std::ranges::fill(lse.values<float>(), -std::numeric_limits<float>::infinity());
+  Tensor ddecay, dquery_decay;
+  if (c.decay) {
+    ddecay = Tensor({c.B, c.H, c.S});
+    dquery_decay = Tensor({c.B, c.H, c.N});
+  }
+  const TensorRef query_decay = tokens(in.decay.ref(), c.S - c.N, c.N);
   std::ranges::fill(o.values<float>(), std::numeric_limits<float>::quiet_NaN());  // must not be read if lse is -inf
   each_part(c, [&](int64_t first, int64_t count, const AttentionOptions& options) {
     attention_forward(cx, options,
@@ -78,6 +98,8 @@ Results in_parts(Context& cx, const Case& c, const Inputs& in, TensorRef o_of_al
                        .k = in.k.ref().narrow(1, first, count),
                        .v = in.v.ref().narrow(1, first, count),
                        .slopes = in.slopes.ref(),
+                       .decay = tokens(in.decay.ref(), first, count),
+                       .query_decay = query_decay,
                        .document_start = {},
                        .far = {},
                        .o = o,
@@ -91,6 +113,8 @@ Results in_parts(Context& cx, const Case& c, const Inputs& in, TensorRef o_of_al
                         .k = in.k.ref().narrow(1, first, count),
                         .v = in.v.ref().narrow(1, first, count),
                         .slopes = in.slopes.ref(),
+                        .decay = tokens(in.decay.ref(), first, count),
+                        .query_decay = query_decay,
                         .document_start = {},
                         .far = {},
                         .o = o_of_all,
@@ -99,48 +123,73 @@ Results in_parts(Context& cx, const Case& c, const Inputs& in, TensorRef o_of_al
                         .dq = dq,
                         .dk = dk.ref().narrow(1, first, count),
                         .dv = dv.ref().narrow(1, first, count),
+                        .ddecay = tokens(MutTensorRef(ddecay), first, count),
+                        .dquery_decay = dquery_decay,
                         .write = Write::kAccumulate});
   });
-  return {test::float_values(o), test::float_values(lse), test::float_values(dq), test::float_values(dk),
-          test::float_values(dv)};
+  for (int64_t i = 0; c.decay && i < dquery_decay.numel(); ++i)
+    ddecay.values<float>()[static_cast<size_t>(i / c.N * c.S + c.S - c.N + i % c.N)] +=
+        dquery_decay.values<float>()[static_cast<size_t>(i)];
+  return {test::float_values(o),  test::float_values(lse), test::float_values(dq),
+          test::float_values(dk), test::float_values(dv),  c.decay ? test::float_values(ddecay) : std::vector<float>()};
 }
 
 Results at_once(Context& cx, const Case& c, const Inputs& in, Tensor& o) {
   const AttentionOptions options{.query_start = c.S - c.N};
-  Tensor lse({c.B, c.H, c.N}), dq(in.qd, in.q.dtype()), dk(in.kd, in.q.dtype()), dv(in.vd, in.q.dtype());
-  attention_forward(cx, options, {.q = in.q, .k = in.k, .v = in.v, .slopes = in.slopes.ref(), .o = o, .lse = lse});
+  Tensor lse({c.B, c.H, c.N}), dq(in.qd, in.q.dtype()), dk(in.kd, in.q.dtype()), dv(in.vd, in.q.dtype()), ddecay;
+  if (c.decay) ddecay = Tensor({c.B, c.H, c.S});
+  attention_forward(
+      cx, options,
+      {.q = in.q, .k = in.k, .v = in.v, .slopes = in.slopes.ref(), .decay = in.decay.ref(), .o = o, .lse = lse});
   attention_backward(cx, options,
                      {.q = in.q,
                       .k = in.k,
                       .v = in.v,
                       .slopes = in.slopes.ref(),
+                      .decay = in.decay.ref(),
                       .o = o,
                       .lse = lse,
                       .d_o = in.d_o,
                       .dq = dq,
                       .dk = dk,
-                      .dv = dv});
-  return {test::float_values(o), test::float_values(lse), test::float_values(dq), test::float_values(dk),
-          test::float_values(dv)};
+                      .dv = dv,
+                      .ddecay = ddecay});
+  return {test::float_values(o),  test::float_values(lse), test::float_values(dq),
+          test::float_values(dk), test::float_values(dv),  c.decay ? test::float_values(ddecay) : std::vector<float>()};
 }
 
 struct Exact {
-  std::vector<double> o, lse, dq, dk, dv;
+  std::vector<double> o, lse, dq, dk, dv, ddecay;
 };
 
 Exact exact(const Case& c, const Inputs& in, const Tensor& o_of_all) {
   const auto q = test::convert<double>(in.q), k = test::convert<double>(in.k), v = test::convert<double>(in.v),
              d_o = test::convert<double>(in.d_o), given = test::convert<double>(o_of_all);
   Exact r{std::vector<double>(d_o.size()), std::vector<double>(static_cast<size_t>(c.B * c.H * c.N)),
-          std::vector<double>(q.size()), std::vector<double>(k.size()), std::vector<double>(v.size())};
+          std::vector<double>(q.size()),   std::vector<double>(k.size()),
+          std::vector<double>(v.size()),   std::vector<double>(static_cast<size_t>(c.decay ? c.B * c.H * c.S : 0))};
   const ref::AttentionSpec spec{.scale = 1.0 / std::sqrt(static_cast<float>(c.E)),
                                 .query_start = c.S - c.N,
                                 .slopes = c.alibi ? in.slopes.ref().as<float>() : nullptr};
-  const ref::AttentionKeys<double> keys{spec, as_view<const double, 4>(q, in.qd), as_view<const double, 4>(k, in.kd)};
+  ref::AttentionKeys<double> keys{spec, as_view<const double, 4>(q, in.qd), as_view<const double, 4>(k, in.kd)};
   const auto lse = as_view<double, 3>(r.lse, {c.B, c.H, c.N});
+  const std::vector<double> decay = c.decay ? test::convert<double>(in.decay) : std::vector<double>();
+  const auto of_queries = [&](auto of_keys) {
+    of_keys.data += c.S - c.N;
+    of_keys.shape[2] = c.N;
+    return of_keys;
+  };
+  if (c.decay) {
+    keys.decay = as_view<const double, 3>(decay, {c.B, c.H, c.S});
+    keys.query_decay = of_queries(keys.decay);
+  }
   ref::attention_forward<double>(std::span(&keys, 1), as_view<const double, 4>(v, in.vd),
                                  as_view<double, 4>(r.o, in.od), lse);
-  const ref::AttentionKeyGrads<double> grads{as_view<double, 4>(r.dq, in.qd), as_view<double, 4>(r.dk, in.kd)};
+  ref::AttentionKeyGrads<double> grads{as_view<double, 4>(r.dq, in.qd), as_view<double, 4>(r.dk, in.kd)};
+  if (c.decay) {
+    grads.ddecay = as_view<double, 3>(r.ddecay, {c.B, c.H, c.S});
+    grads.dquery_decay = of_queries(grads.ddecay);
+  }
   const ref::AttentionSaved<double> saved{as_view<const double, 4>(given, in.od),
                                           lse};  // delta is computed from the stored o
   ref::attention_backward<double>(std::span(&keys, 1), as_view<const double, 4>(v, in.vd),
@@ -168,6 +217,7 @@ void expect_parts_match(const Case& c, const std::vector<const char*>& impls) {
       test::expect_close(parts.dq, r.dq, once.dq, {.terms = terms}, "dq");
       test::expect_close(parts.dk, r.dk, once.dk, {.terms = terms}, "dk");
       test::expect_close(parts.dv, r.dv, once.dv, {.terms = terms}, "dv");
+      test::expect_close(parts.ddecay, r.ddecay, once.ddecay, {.terms = terms}, "ddecay");
     }
   });
 }

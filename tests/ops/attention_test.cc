@@ -12,6 +12,7 @@
 
 #include "coca/base/parallel.h"
 #include "ops/attention_match.h"
+#include "ops/op_test.h"
 #include "support/numerics.h"
 #include "support/targets.h"
 #include "support/views.h"
@@ -124,6 +125,36 @@ const Case kCases[] = {
      .far = 9,
      .far_range = FarRange::kAll,
      .E = 34},
+    // forget gates: full, across tiles, decoding, with ALiBi, windows, documents, another width, all keys; and sinks
+    {.B = 2, .N = 37, .S = 37, .H = 4, .G = 2, .D = 16, .causal = true, .alibi = false, .decay = true},
+    {.B = 1, .N = 150, .S = 150, .H = 2, .G = 1, .D = 20, .causal = true, .alibi = true, .decay = true, .sink = true},
+    {.B = 1, .N = 3, .S = 90, .H = 2, .G = 1, .D = 34, .causal = true, .alibi = false, .decay = true},
+    {.B = 2, .N = 90, .S = 131, .H = 2, .G = 2, .D = 8, .causal = true, .alibi = true, .window = 40, .decay = true},
+    {.B = 2,
+     .N = 140,
+     .S = 140,
+     .H = 2,
+     .G = 1,
+     .D = 9,
+     .causal = true,
+     .alibi = true,
+     .documents = {60, 1, 79},
+     .E = 18,
+     .decay = true,
+     .sink = true},
+    {.B = 1, .N = 33, .S = 40, .H = 3, .G = 1, .D = 20, .causal = false, .alibi = false, .decay = true},
+    {.B = 1,
+     .N = 70,
+     .S = 70,
+     .H = 2,
+     .G = 1,
+     .D = 16,
+     .causal = true,
+     .alibi = false,
+     .window = 20,
+     .windowed = Mask::kSymmetricWindow,
+     .decay = true},
+    {.B = 1, .N = 66, .S = 66, .H = 2, .G = 2, .D = 32, .causal = true, .alibi = false, .sink = true},
 };
 
 TEST(Attention, ReferenceGradientMatchesComplexStep) {
@@ -142,20 +173,48 @@ TEST(Attention, ReferenceGradientMatchesComplexStep) {
         .alibi = true,
         .window = 2,
         .far = 3,
-        .E = 5}}) {
+        .E = 5},
+        Case{.B = 2,
+        .N = 5,
+        .S = 7,
+        .H = 2,
+        .G = 1,
+        .D = 2,
+        .causal = true,
+        .alibi = true,
+        .window = 4,
+        .E = 3,
+        .decay = true},
+        Case{.B = 1,
+        .N = 5,
+        .S = 5,
+        .H = 2,
+        .G = 2,
+        .D = 3,
+        .causal = true,
+        .alibi = false,
+        .documents = {2, 3},
+        .decay = true,
+        .sink = true}}) {
     const std::vector<float> slopes = alibi_slopes(c.H);
     const Tensor documents = documents_of(c);
     const ref::AttentionSpec spec = spec_of(c, slopes, documents);
     const Dims qd = c.q_dims(), kd = c.k_dims(), vd = c.v_dims(), od = c.o_dims(), fd = c.far_dims();
-    const int64_t sizes[] = {qd.product(), kd.product(), vd.product(), c.far > 0 ? qd.product() : 0, fd.product()};
-    const auto cut = [&](auto all) {  // splits into q, k, v, far q, far k
+    const int64_t sizes[] = {qd.product(), kd.product(),
+                             vd.product(), c.far > 0 ? qd.product() : 0,
+                             fd.product(), c.decay ? c.B * c.S * c.H : 0};
+    const auto cut = [&](auto all) {  // splits into q, k, v, far q, far k, decay
       std::vector<decltype(all)> pieces;
-      for (size_t at = 0, i = 0; i < 5; at += static_cast<size_t>(sizes[i++]))
+      for (size_t at = 0, i = 0; i < 6; at += static_cast<size_t>(sizes[i++]))
         pieces.push_back(all.subspan(at, static_cast<size_t>(sizes[i])));
       return pieces;
     };
     const auto parts = [&]<typename T>(const std::vector<std::span<const T>>& x) {
       std::vector<ref::AttentionKeys<T>> keys{{spec, as_view<const T, 4>(x[0], qd), as_view<const T, 4>(x[1], kd)}};
+      if (c.decay) {
+        keys[0].decay = heads_before_tokens<const T>(x[5].data(), c);
+        keys[0].query_decay = queries_of(keys[0].decay, c);
+      }
       if (c.far > 0)
         keys.push_back({far_spec_of(c, spec), as_view<const T, 4>(x[3], qd), as_view<const T, 4>(x[4], fd)});
       return keys;
@@ -167,10 +226,11 @@ TEST(Attention, ReferenceGradientMatchesComplexStep) {
     const std::vector<double> x = draw(std::accumulate(std::begin(sizes), std::end(sizes), int64_t{0}), 21),
                               weight = draw(od.product(), 22);
     const auto loss = [&](std::span<const Complex> at) {
-      std::vector<Complex> o(weight.size());
+      std::vector<Complex> o(weight.size()), lse(static_cast<size_t>(c.B * c.H * c.N));
       const auto pieces = cut(at);
       ref::attention_forward<Complex>(parts(pieces), as_view<const Complex, 4>(pieces[2], vd),
-                                      as_view<Complex, 4>(o, od), {});
+                                      as_view<Complex, 4>(o, od), as_view<Complex, 3>(lse, {c.B, c.H, c.N}));
+      if (c.sink) add_sink<Complex>(o, lse, c);
       Complex sum(0);
       for (size_t i = 0; i < o.size(); ++i) sum += weight[i] * o[i];
       return sum;
@@ -179,9 +239,20 @@ TEST(Attention, ReferenceGradientMatchesComplexStep) {
     const auto at = cut(std::span<const double>(x));
     const auto g = cut(std::span<double>(actual));
     std::vector<ref::AttentionKeyGrads<double>> grads{{as_view<double, 4>(g[0], qd), as_view<double, 4>(g[1], kd)}};
+    if (c.decay) {
+      grads[0].ddecay = heads_before_tokens<double>(g[5].data(), c);
+      grads[0].dquery_decay = queries_of(grads[0].ddecay, c);
+    }
     if (c.far > 0) grads.push_back({as_view<double, 4>(g[3], qd), as_view<double, 4>(g[4], fd)});
+    std::vector<double> o(weight.size()), lse(static_cast<size_t>(c.B * c.H * c.N));
+    ref::attention_forward<double>(parts(at), as_view<const double, 4>(at[2], vd), as_view<double, 4>(o, od),
+                                   as_view<double, 3>(lse, {c.B, c.H, c.N}));
+    if (c.sink) add_sink<double>(o, lse, c);
+    const ref::AttentionSaved<double> saved{as_view<const double, 4>(o, od),
+                                            as_view<const double, 3>(lse, {c.B, c.H, c.N})};
     ref::attention_backward<double>(parts(at), as_view<const double, 4>(at[2], vd),
-                                    as_view<const double, 4>(weight, od), grads, as_view<double, 4>(g[2], vd));
+                                    as_view<const double, 4>(weight, od), grads, as_view<double, 4>(g[2], vd),
+                                    c.sink ? &saved : nullptr);
     test::expect_gradient(actual, test::complex_step_gradient(x, loss), "attention");
   }
 }
@@ -213,11 +284,53 @@ TEST(Attention, BackwardInPartsMatchesTheReference) {
   for (const Case& c :
        {Case{1, 1100, 1100, 2, 1, 8, true, false}, Case{1, 1100, 1100, 2, 1, 8, true, false, 300},
         Case{1, 70, 1100, 1, 1, 8, true, false}, Case{1, 90, 1030, 3, 1, 8, false, false},
+        Case{.B = 1,
+        .N = 1100,
+        .S = 1100,
+        .H = 2,
+        .G = 1,
+        .D = 8,
+        .causal = true,
+        .alibi = false,
+        .decay = true,
+        .sink = true},
         Case{.B = 1, .N = 1100, .S = 1100, .H = 2, .G = 1, .D = 8, .causal = true, .alibi = false, .E = 20},
         Case{2, 1100, 1100, 2, 1, 8, true, false, 0, {300, 1, 500, 29, 270}}}) {
     expect_matches_reference<float>(c, {"cpu"});
     expect_matches_reference<BF16>(c, {test::some_target_runs("attention", "avx512_bf16") ? "avx512_bf16" : "cpu"});
   }
+}
+
+// Decays' gradients too, whose sums over keys come from several parts.
+TEST(Attention, TheNumberOfThreadsDoesNotChangeABit) {
+  const Case c{.B = 1, .N = 1030, .S = 1030, .H = 2, .G = 1, .D = 8, .causal = true, .alibi = false, .decay = true};
+  const Tensor q = test::random_tensor(c.q_dims(), 1, -3, 3), k = test::random_tensor(c.k_dims(), 2, -2, 2),
+               v = test::random_tensor(c.v_dims(), 3), d_o = test::random_tensor(c.o_dims(), 4), decay = decay_of(c);
+  test::expect_same_bits(
+      [&] {
+        Tensor o(c.o_dims()), lse({c.B, c.H, c.N}), dq(c.q_dims()), dk(c.k_dims()), dv(c.v_dims()),
+            ddecay(decay.shape());
+        Context cx;
+        const TensorRef decays = heads_before_tokens(decay.ref());
+        attention_forward(cx, {}, {.q = q, .k = k, .v = v, .decay = decays, .o = o, .lse = lse});
+        attention_backward(cx, {},
+                           {.q = q,
+                            .k = k,
+                            .v = v,
+                            .decay = decays,
+                            .o = o,
+                            .lse = lse,
+                            .d_o = d_o,
+                            .dq = dq,
+                            .dk = dk,
+                            .dv = dv,
+                            .ddecay = heads_before_tokens(MutTensorRef(ddecay))});
+        std::vector<float> all;
+        for (const Tensor* t : {&o, &lse, &dq, &dk, &dv, &ddecay})
+          all.insert(all.end(), t->values<float>().begin(), t->values<float>().end());
+        return all;
+      },
+      "attention with decay");
 }
 
 TEST(Attention, RowsThatSeeNoKeyAreZero) {
@@ -364,6 +477,25 @@ TEST(Attention, BadShapesAreNamed) {
               testing::ThrowsMessage<Error>(testing::HasSubstr("k has shape [1, 4, 3, 16]; expected [1, 4, 3, 8]")));
   EXPECT_THAT([&] { attention_forward(plain, {}, {.q = q, .k = k3, .v = wide, .o = o}); },
               testing::ThrowsMessage<Error>(testing::HasSubstr("o has shape [1, 4, 3, 8]; expected [1, 4, 3, 16]")));
+  Tensor decay({1, 3, 4}), short_decay({1, 3, 3}), lse({1, 3, 4});
+  const auto decayed = [&](const AttentionOptions& options, TensorRef of_keys, const FarKeys& far = {}) {
+    return [&, options, of_keys, far] {
+      attention_forward(plain, options, {.q = q, .k = k3, .v = k3, .decay = of_keys, .far = far, .o = o});
+    };
+  };
+  test::expect_error(decayed({}, short_decay), "decay has shape [1, 3, 3]; expected [1, 3, 4]");
+  test::expect_error(decayed({.query_start = 1}, decay), "decay [1, 3, 4] ends before the last query at 4");
+  test::expect_error(decayed({.mask = Mask::kSlidingWindow, .window = 2}, decay, {.q = q, .k = k3}),
+                     "decay cannot be combined with far keys");
+  test::expect_error([&] { attention_forward(plain, {}, {.q = q, .k = k3, .v = k3, .query_decay = decay, .o = o}); },
+                     "query_decay [1, 3, 4] needs decay");
+  test::expect_error(
+      [&] {
+        attention_backward(
+            plain, {},
+            {.q = q, .k = k3, .v = k3, .decay = decay, .o = o, .lse = lse, .d_o = o, .dq = o, .dk = k3, .dv = k3});
+      },
+      "ddecay is missing");
 }
 
 }  // namespace

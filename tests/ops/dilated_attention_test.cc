@@ -27,13 +27,15 @@ struct Case {
   int64_t far = 0;                      // number of first tokens that all queries see; the queries come after them
   std::vector<int64_t> documents = {};  // lengths, S in total
   int64_t E = 0;                        // width of q and k; 0: D
+  bool decay = false;                   // log forget gates
 
   int64_t width() const { return E > 0 ? E : D; }
 };
 std::ostream& operator<<(std::ostream& out, const Case& c) {
-  return out << fmt::format("B{} N{} S{} H{} G{} D{} window {} dilation {}{}{} far {} documents {} E {}", c.B, c.N, c.S,
-                            c.H, c.G, c.D, c.window, fmt::join(c.dilation, ","), c.alibi ? " alibi" : "",
-                            c.symmetric ? " symmetric" : "", c.far, fmt::join(c.documents, ","), c.width());
+  return out << fmt::format("B{} N{} S{} H{} G{} D{} window {} dilation {}{}{} far {} documents {} E {}{}", c.B, c.N,
+                            c.S, c.H, c.G, c.D, c.window, fmt::join(c.dilation, ","), c.alibi ? " alibi" : "",
+                            c.symmetric ? " symmetric" : "", c.far, fmt::join(c.documents, ","), c.width(),
+                            c.decay ? " decay" : "");
 }
 
 const Case kCases[] = {
@@ -52,6 +54,8 @@ const Case kCases[] = {
     {1, 7, 100, 2, 2, 16, 9, {3, 2}, true, false, 0, {40, 60}},
     {1, 80, 83, 4, 2, 8, 5, {3, 3, 2, 2}, true, true, 3, {}, 20},  // q and k wider than v, and narrower
     {2, 67, 70, 2, 2, 24, 7, {1, 4}, false, false, 3, {}, 6},
+    {2, 61, 61, 4, 2, 8, 9, {3, 3, 1, 1}, true, false, 0, {20, 41}, 0, true},
+    {1, 40, 70, 2, 1, 8, 6, {4, 4}, false, true, 0, {}, 0, true},
 };
 
 Tensor starts_of(const Case& c) {
@@ -66,6 +70,17 @@ Tensor starts_of(const Case& c) {
   return starts;
 }
 
+// [B, H, S]: sums of logarithms of gates.
+std::vector<float> decay_of(const Case& c) {
+  std::vector<float> sums = test::random_values(c.decay ? c.B * c.H * c.S : 0, 7, -0.3, 0);
+  for (size_t i = 1; i < sums.size(); ++i) sums[i] += i % static_cast<size_t>(c.S) == 0 ? 0.0f : sums[i - 1];
+  return sums;
+}
+template <typename T>
+TensorView<T, 3> queries_of(TensorView<T, 3> keys, const Case& c) {
+  return {keys.ptr(0, 0, c.S - c.N), {c.B, c.H, c.N}, keys.strides};
+}
+
 Dims query_dims(const Case& c) { return {c.B, c.N, c.H, c.width()}; }
 Dims value_dims(const Case& c) { return {c.B, c.S, c.G, c.D}; }
 Dims out_dims(const Case& c) { return {c.B, c.N, c.H, c.D}; }
@@ -77,6 +92,7 @@ template <typename T>
 struct Plain {
   std::vector<float> slopes;
   Tensor starts;
+  std::vector<T> decay;
   std::vector<ref::AttentionKeys<T>> parts;
   TensorView<const T, 4> v;
 
@@ -93,6 +109,11 @@ struct Plain {
                       .document_start = TensorRef(starts.ref()).view<int32_t, 2>()},
                      as_view<const T, 4>(q, query_dims(c)),
                      as_view<const T, 4>(k, key_dims(c))});
+    if (c.decay) {
+      for (const float sum : decay_of(c)) decay.push_back(T(sum));
+      parts[0].decay = as_view<const T, 3>(decay, {c.B, c.H, c.S});
+      parts[0].query_decay = queries_of(parts[0].decay, c);
+    }
     if (c.far > 0)
       parts.push_back({{.scale = static_cast<double>(scale),
                         .causal = false,
@@ -105,7 +126,7 @@ struct Plain {
 
 template <typename T>
 struct Results {
-  std::vector<T> o, lse, dq, dk, dv, dq_far, dk_far;
+  std::vector<T> o, lse, dq, dk, dv, dq_far, dk_far, ddecay;
   explicit Results(const Case& c)
       : o(static_cast<size_t>(out_dims(c).product())),
         lse(static_cast<size_t>(c.B * c.H * c.N)),
@@ -113,7 +134,8 @@ struct Results {
         dk(static_cast<size_t>(key_dims(c).product())),
         dv(static_cast<size_t>(value_dims(c).product())),
         dq_far(c.far > 0 ? dq.size() : 0),
-        dk_far(static_cast<size_t>(far_dims(c).product())) {}
+        dk_far(static_cast<size_t>(far_dims(c).product())),
+        ddecay(decay_of(c).size()) {}
 };
 
 struct Inputs {
@@ -147,6 +169,10 @@ Results<T> reference(const Case& c, const Inputs& in) {
   ref::attention_forward<T>(plain.parts, plain.v, as_view<T, 4>(r.o, out_dims(c)),
                             as_view<T, 3>(r.lse, {c.B, c.H, c.N}));
   std::vector<ref::AttentionKeyGrads<T>> grads{{as_view<T, 4>(r.dq, query_dims(c)), as_view<T, 4>(r.dk, key_dims(c))}};
+  if (c.decay) {
+    grads[0].ddecay = as_view<T, 3>(r.ddecay, {c.B, c.H, c.S});
+    grads[0].dquery_decay = queries_of(grads[0].ddecay, c);
+  }
   if (c.far > 0) grads.push_back({as_view<T, 4>(r.dq_far, query_dims(c)), as_view<T, 4>(r.dk_far, far_dims(c))});
   ref::attention_backward<T>(plain.parts, plain.v, as_view<const T, 4>(d_o, out_dims(c)), grads,
                              as_view<T, 4>(r.dv, value_dims(c)));
@@ -162,7 +188,7 @@ DilatedAttentionOptions options_of(const Case& c) {
 
 // The op's outputs. Outputs that the op does not have must keep their guard values.
 struct Outputs {
-  Tensor o, lse, dq, dk, dv, dq_far, dk_far;
+  Tensor o, lse, dq, dk, dv, dq_far, dk_far, ddecay;
 };
 Outputs run(Context& context, const Case& c, const Inputs& in) {
   Tensor slopes({c.H});
@@ -176,21 +202,35 @@ Outputs run(Context& context, const Case& c, const Inputs& in) {
               .dk = Tensor(key_dims(c), type),
               .dv = Tensor(value_dims(c), type),
               .dq_far = {},
-              .dk_far = {}};
+              .dk_far = {},
+              .ddecay = {}};
+  Tensor decay;
+  if (c.decay) {
+    decay = test::tensor_of<float>({c.B, c.H, c.S}, decay_of(c));
+    out.ddecay = Tensor({c.B, c.H, c.S});
+  }
   if (c.far > 0) {
     out.dq_far = Tensor(query_dims(c), type);
     out.dk_far = Tensor(far_dims(c), type);
   }
   const TensorRef s = c.alibi ? TensorRef(slopes) : TensorRef();
   const FarKeys far{.q = in.far_q, .k = in.far_k, .v = {}, .range = FarRange::kAll};
-  dilated_attention_forward(
-      context, options_of(c),
-      {.q = in.q, .k = in.k, .v = in.v, .slopes = s, .document_start = starts, .far = far, .o = out.o, .lse = out.lse});
+  dilated_attention_forward(context, options_of(c),
+                            {.q = in.q,
+                             .k = in.k,
+                             .v = in.v,
+                             .slopes = s,
+                             .decay = decay,
+                             .document_start = starts,
+                             .far = far,
+                             .o = out.o,
+                             .lse = out.lse});
   dilated_attention_backward(context, options_of(c),
                              {.q = in.q,
                               .k = in.k,
                               .v = in.v,
                               .slopes = s,
+                              .decay = decay,
                               .document_start = starts,
                               .far = far,
                               .o = out.o,
@@ -201,7 +241,8 @@ Outputs run(Context& context, const Case& c, const Inputs& in) {
                               .dv = out.dv,
                               .dq_far = out.dq_far,
                               .dk_far = out.dk_far,
-                              .dv_far = {}});
+                              .dv_far = {},
+                              .ddecay = out.ddecay});
   return out;
 }
 
@@ -271,6 +312,7 @@ TEST(DilatedAttention, ValuesAndGradientsMatchTheReferenceOnEveryTarget) {
           close(out.dq, expected.dq, naive.dq, keys, "dq");
           close(out.dk, expected.dk, naive.dk, rows, "dk");
         }
+        close(out.ddecay, expected.ddecay, naive.ddecay, keys + rows, "ddecay");
         close(out.dq_far, expected.dq_far, naive.dq_far, keys, "dq_far");
         close(out.dk_far, expected.dk_far, naive.dk_far, rows, "dk_far");
       }

@@ -57,6 +57,27 @@ void check_far(const Site& at, const AttentionOptions& options, const FarKeys& f
 
 constexpr DType kF32[] = {DType::kF32};
 
+void check_shape(const Site& at, std::string_view name, TensorRef t, const Dims& wanted) {
+  check_dtype(at, name, t, DType::kF32);
+  COCA_CHECK(!t.empty() && t.shape == wanted, "[attention] {} has shape {}; expected {}", name, t.shape.text(),
+             wanted.text());
+}
+
+template <typename Args>
+void check_decay(const Site& at, const AttentionOptions& options, const Args& a) {
+  if (a.decay.empty()) {
+    COCA_CHECK(a.query_decay.empty(), "[attention] query_decay {} needs decay", a.query_decay.shape.text());
+    return;
+  }
+  const int64_t B = a.q.size(0), N = a.q.size(1), H = a.q.size(2), S = a.k.size(1);
+  COCA_CHECK(a.far.k.empty(), "[attention] decay cannot be combined with far keys");
+  check_shape(at, "decay", a.decay, {B, H, S});
+  if (!a.query_decay.empty()) return check_shape(at, "query_decay", a.query_decay, {B, H, N});
+  COCA_CHECK(options.query_start + N <= S,
+             "[attention] decay {} ends before the last query at {}: give query_decay, or keys up to that query",
+             a.decay.shape.text(), options.query_start + N - 1);
+}
+
 bool check_parts(Write write, const FarKeys& far) {
   const bool parts = write == Write::kAccumulate;
   COCA_CHECK(!parts || far.k.empty(), "[attention] keys in parts cannot be combined with far keys");
@@ -87,13 +108,12 @@ void attention_forward(Context& context, const AttentionOptions& options, const 
   check_attention(at, options, a.q, a.k, a.v, a.slopes);
   check_documents(at, options, a.q, a.document_start);
   check_far(at, options, a.far, a.q, a.k, a.v);
+  check_decay(at, options, a);
   const bool parts = check_parts(a.write, a.far);
   COCA_CHECK(!parts || !a.lse.empty(), "[attention] keys in parts need lse");
   check_heads(at, "o", a.o, with_width(a.q, a.v), parts ? std::span<const DType>(kF32) : std::span(&a.q.dtype, 1));
   const Dims lse_shape{a.q.size(0), a.q.size(2), a.q.size(1)};
-  if (!a.lse.empty()) check_dtype(at, "lse", a.lse, DType::kF32);
-  COCA_CHECK(a.lse.empty() || a.lse.shape == lse_shape, "[attention] lse has shape {}; expected {}", a.lse.shape.text(),
-             lse_shape.text());
+  if (!a.lse.empty()) check_shape(at, "lse", a.lse, lse_shape);
   run<AttentionImpl>(context, {.type = a.q.dtype, .options = &options, .forward = &a}, &AttentionFunctions::forward,
                      options, a);
 }
@@ -103,6 +123,7 @@ void attention_backward(Context& context, const AttentionOptions& options, const
   check_attention(at, options, a.q, a.k, a.v, a.slopes);
   check_documents(at, options, a.q, a.document_start);
   check_far(at, options, a.far, a.q, a.k, a.v);
+  check_decay(at, options, a);
   const auto same = std::span(&a.q.dtype, 1);
   check_heads(at, "o", a.o, with_width(a.q, a.v), same);
   check_heads(at, "d_o", a.d_o, with_width(a.q, a.v), same);
@@ -117,9 +138,9 @@ void attention_backward(Context& context, const AttentionOptions& options, const
     if (!a.far.v.empty()) check_heads(at, "dv_far", a.dv_far, with_width(a.far.k, a.v), same);
   }
   const Dims lse_shape{a.q.size(0), a.q.size(2), a.q.size(1)};
-  check_dtype(at, "lse", a.lse, DType::kF32);
-  COCA_CHECK(!a.lse.empty() && a.lse.shape == lse_shape, "[attention] lse has shape {}; expected {}",
-             a.lse.shape.text(), lse_shape.text());
+  check_shape(at, "lse", a.lse, lse_shape);
+  if (!a.decay.empty()) check_shape(at, "ddecay", a.ddecay, a.decay.shape);
+  if (!a.query_decay.empty()) check_shape(at, "dquery_decay", a.dquery_decay, a.query_decay.shape);
   run<AttentionImpl>(context, {.type = a.q.dtype, .options = &options, .backward = &a}, &AttentionFunctions::backward,
                      options, a);
 }

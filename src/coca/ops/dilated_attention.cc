@@ -98,8 +98,8 @@ struct Residue {
     return every(t, dim, first_query, d);
   }
   template <typename Ref>
-  Ref of_keys(Ref t) const {
-    return every(t, 1, r, d);
+  Ref of_keys(Ref t, int dim = 1) const {
+    return every(t, dim, r, d);
   }
   TensorRef documents() const { return starts.empty() ? TensorRef() : starts.ref(); }
 };
@@ -120,6 +120,8 @@ AttentionForward part_of(const AttentionForward& a, const HeadSpan& span) {
           .k = heads(a.k, 2, span.g, span.G),
           .v = heads(a.v, 2, span.g, span.G),
           .slopes = heads(a.slopes, 0, span.h, span.H),
+          .decay = heads(a.decay, 1, span.h, span.H),
+          .query_decay = heads(a.query_decay, 1, span.h, span.H),
           .document_start = a.document_start,
           .far = far_of(a.far, a.v, span),
           .o = heads(a.o, 2, span.h, span.H),
@@ -130,6 +132,8 @@ AttentionBackward part_of(const AttentionBackward& a, const HeadSpan& span) {
           .k = heads(a.k, 2, span.g, span.G),
           .v = heads(a.v, 2, span.g, span.G),
           .slopes = heads(a.slopes, 0, span.h, span.H),
+          .decay = heads(a.decay, 1, span.h, span.H),
+          .query_decay = heads(a.query_decay, 1, span.h, span.H),
           .document_start = a.document_start,
           .far = far_of(a.far, a.v, span),
           .o = heads(a.o, 2, span.h, span.H),
@@ -140,7 +144,9 @@ AttentionBackward part_of(const AttentionBackward& a, const HeadSpan& span) {
           .dv = heads(a.dv, 2, span.g, span.G),
           .dq_far = heads(a.dq_far, 2, span.h, span.H),
           .dk_far = heads(a.dk_far, 2, span.g, span.G),
-          .dv_far = heads(a.dv_far, 2, span.g, span.G)};
+          .dv_far = heads(a.dv_far, 2, span.g, span.G),
+          .ddecay = heads(a.ddecay, 1, span.h, span.H),
+          .dquery_decay = heads(a.dquery_decay, 1, span.h, span.H)};
 }
 
 // The residues' parts of the gradients of the far keys: of one residue in the type of k, and of all in fp32.
@@ -196,6 +202,10 @@ void backward_run(Context& context, const AttentionOptions& options, const HeadS
     for (TensorRef* t : {&part.q, &part.o, &part.d_o, &part.far.q}) *t = residue.of_queries(*t);
     for (MutTensorRef* t : {&part.dq, &part.dq_far}) *t = residue.of_queries(*t);
     part.lse = residue.of_queries(a.lse, 2);
+    part.decay = residue.of_keys(a.decay, 2);
+    part.query_decay = residue.of_queries(a.query_decay, 2);
+    part.ddecay = residue.of_keys(a.ddecay, 2);
+    part.dquery_decay = residue.of_queries(a.dquery_decay, 2);
     part.document_start = residue.documents();
     part.dk_far = far.dk;
     part.dv_far = far.dv;
@@ -230,6 +240,8 @@ void dilated_attention_forward(Context& context, const DilatedAttentionOptions& 
       part.v = residue.of_keys(part.v);
       part.o = residue.of_queries(part.o);
       part.lse = residue.of_queries(part.lse, 2);
+      part.decay = residue.of_keys(part.decay, 2);
+      part.query_decay = residue.of_queries(part.query_decay, 2);
       part.document_start = residue.documents();
       attention_forward(context, residue.options(options.attention), part);
     }

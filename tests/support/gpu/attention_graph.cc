@@ -139,16 +139,29 @@ void compute(const AttentionGraph& g, const AttentionAddresses& a) {
     for (size_t i = 0; stored && i < lse.size(); ++i) stored[i] = static_cast<float>(lse[i]);
     return;
   }
-  // The statistics of the forward pass, whoever computed it, must be natural logarithms: fp32 sums err less than this.
-  for (size_t i = 0; i < lse.size(); ++i)
-    expect(!(std::abs(static_cast<double>(stored[i]) - lse[i]) > 1e-4 * (1 + std::abs(lse[i]))), "values of lse");
+  // o and lse may include a key of value 0 (a learnt sink): o is the own one times exp(own lse - lse). So the
+  // statistics of the forward pass, whoever computed it, must be natural logarithms; o is rounded to bf16 up to twice.
+  const std::vector<double> given = read(o, a.o), given_lse(stored, stored + lse.size());
+  double largest = 0;
+  for (const double x : os) largest = std::max(largest, std::abs(x));
+  for (int64_t i = 0; i < g.B * g.H * g.N; ++i) {
+    const int64_t b = i / (g.H * g.N), h = i / g.N % g.H, n = i % g.N;
+    const double share = std::exp(lse[static_cast<size_t>(i)] - given_lse[static_cast<size_t>(i)]);
+    expect(share < 1 + 1e-4 * (1 + std::abs(lse[static_cast<size_t>(i)])), "values of lse");
+    for (int64_t d = 0; d < g.D; ++d) {
+      const auto at = static_cast<size_t>(((b * g.N + n) * g.H + h) * g.D + d);
+      expect(std::abs(given[at] - share * os[at]) < 0x1p-6 * largest, "values of o and lse");
+    }
+  }
   const Operand d_o = queries(g, g.d_o), dq = queries(g, g.dq), dk = keys(g, g.dk), dv = keys(g, g.dv);
   const std::vector<double> gradient = read(d_o, a.d_o);
   std::vector<double> dqs(qs.size()), dks(ks.size()), dvs(vs.size());
   std::vector<ref::AttentionKeyGrads<double>> grads{
       {test::as_view<double, 4>(dqs, dq.shape()), test::as_view<double, 4>(dks, dk.shape())}};
+  const ref::AttentionSaved<double> saved{test::as_view<const double, 4>(given, o.shape()),
+                                          test::as_view<const double, 3>(given_lse, {g.B, g.H, g.N})};
   ref::attention_backward<double>(parts, values, test::as_view<const double, 4>(gradient, d_o.shape()), grads,
-                                  test::as_view<double, 4>(dvs, dv.shape()));
+                                  test::as_view<double, 4>(dvs, dv.shape()), &saved);
   write(dq, dqs, a.dq);
   write(dk, dks, a.dk);
   write(dv, dvs, a.dv);

@@ -45,6 +45,11 @@ struct FarKeys {
 struct AttentionForward {
   TensorRef q, k, v;  // [B, N, H, E]  [B, S, G, E]  [B, S, G, D]
   TensorRef slopes;   // [H] f32: adds -slope_h * |m - n| to the scaled score (ALiBi); empty: none
+  // Cumulative log forget gates (Forgetting Transformer): the scaled score gets + (the query's decay - the key's
+  // decay), which is subtracted in fp32 before anything else is added. [B, H, S] f32 of the keys and [B, H, N] f32 of
+  // the queries, any strides. Empty queries: those of the keys at query_start + n, which must exist. Empty keys: none.
+  // Not with far keys.
+  TensorRef decay, query_decay;
   // [B, N] i32, rows contiguous: packed documents. Keys before this index, at which the query's document begins, are
   // not visible. 0 <= document_start <= query_start + n, not decreasing along n; not with Mask::kNone. The caller cuts
   // symmetric windows at their far end. Empty: none.
@@ -57,16 +62,23 @@ struct AttentionForward {
   Write write = Write::kAssign;
 };
 struct AttentionBackward {
-  TensorRef q, k, v, slopes, document_start;  // as above
+  TensorRef q, k, v, slopes, decay, query_decay, document_start;  // as above
   FarKeys far;
-  TensorRef o, lse, d_o;        // [B, N, H, D]  [B, H, N]  [B, N, H, D]
-  MutTensorRef dq, dk, dv;      // of q, k and v, written (=); may be strided views
-  MutTensorRef dq_far, dk_far;  // of far.q and far.k, written; with far keys
-  MutTensorRef dv_far;          // of far.v, written; for far keys with values of their own (others add to dv)
+  TensorRef o, lse, d_o;              // [B, N, H, D]  [B, H, N]  [B, N, H, D]; o and lse may include a learnt sink
+  MutTensorRef dq, dk, dv;            // of q, k and v, written (=); may be strided views
+  MutTensorRef dq_far, dk_far;        // of far.q and far.k, written; with far keys
+  MutTensorRef dv_far;                // of far.v, written; for far keys with values of their own (others add to dv)
+  MutTensorRef ddecay, dquery_decay;  // of decay and query_decay, f32, any strides: added to (+=)
   // kAccumulate: the keys are a part of all keys, and o and lse are those of all. dq, dk and dv are f32, whatever q is,
   // and are added to.
   Write write = Write::kAssign;
 };
+
+// The decays of the queries, or their gradients: as given, or a part of those of the keys [B, H, S].
+template <typename Ref>
+Ref queries_of(const AttentionOptions& options, const Ref& given, const Ref& of_keys, TensorRef q) {
+  return given.empty() ? of_keys.narrow(2, options.query_start, q.size(1)) : given;
+}
 
 // What decides which implementation runs: the type, and the call if there is one (its pass, and null for the other).
 struct AttentionCase {

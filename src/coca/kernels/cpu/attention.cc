@@ -56,21 +56,23 @@ void walk_keys(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t n0, in
                BlockWork<Op>& w) {
   const int64_t E = p.q.size(3), D = p.v.size(3);
   const int64_t Dp = padded(D), width = row_steps<Op>(E), ld = key_steps<Op>(kTile);
-  const float slope = p.slopes ? p.slopes[h] : 0.0f, factor = p.slopes ? 1.0f : p.scale;
+  const float factor = factor_of(p);
+  float decay[kTile];
   const int64_t key_begin = seen_keys(p, b, n0).begin / kTile * kTile, key_end = seen_keys(p, b, n0 + rows - 1).end;
   pack_rows(p.q.ptr(b, n0, h), p.q.stride(1), rows, E, w.q);
   for (int64_t key0 = key_begin; key0 < key_end; key0 += kTile) {
     const Op* k_t = packed + key0 / kTile * packed_elements<Op>({E, D});
     const Op* v = k_t + steps<Op>(E) * kTile;
+    load_decay(p, b, h, key0, decay);
     for_strips(p, b, n0, rows, key0, [&](int64_t r0, int64_t strip, const Seen& columns) HWY_ATTR {
       const int64_t c0 = columns.begin, k0 = key_steps<Op>(c0);
       block_gemm<false, Op>({strip, padded(columns.end) - c0, steps<Op>(E), w.q + r0 * width, width, 1, k_t + c0, kTile,
                              w.s + r0 * kTile + c0, kTile});
       for (int64_t r = r0; r < r0 + strip; ++r) {
-        finish_scores(p, slope, b, n0 + r, key0, columns, w.s + r * kTile);
-        const float decay = softmax_row(factor, c0, padded(columns.end), w.s + r * kTile, w.probabilities + r * ld,
-                                        w.state.max[r], w.state.sum[r]);
-        if (decay != 1.0f) scale_row(w.o + r * Dp, decay, Dp);
+        finish_scores(p, b, h, n0 + r, key0, decay, columns, w.s + r * kTile);
+        const float fading = softmax_row(factor, c0, padded(columns.end), w.s + r * kTile, w.probabilities + r * ld,
+                                         w.state.max[r], w.state.sum[r]);
+        if (fading != 1.0f) scale_row(w.o + r * Dp, fading, Dp);
       }
       block_gemm<true, Op>({strip, Dp, key_steps<Op>(columns.end - c0), w.probabilities + r0 * ld + k0, ld, 1,
                             v + k0 * Dp, Dp, w.o + r0 * Dp, Dp});
@@ -126,6 +128,7 @@ int64_t row_scores(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t n,
   const int64_t E = p.q.size(3), g = h / (p.q.size(2) / p.k.size(2)), m = p.query_start + n;
   for (int64_t s = begin; s < end; ++s) {
     float score = dot(p.q.ptr(b, n, h), p.k.ptr(b, s, g), E) * p.scale;
+    if (!p.decay.empty()) score += p.query_decay(b, h, n) - p.decay(b, h, s);
     if (p.slopes) score -= p.slopes[h] * static_cast<float>(biased_distance(p, m, s));
     scores[s - begin] = score;
   }

@@ -29,11 +29,12 @@ enum class StoreDv : uint8_t { kWrite, kAdd };
 
 template <typename T>
 struct AttentionParams {
-  TensorView<const T, 4> q, k, v;  // [B, N, H, E] [B, S, G, E] [B, S, G, D]
-  const float* slopes = nullptr;   // [H] or null
-  float scale = 1.0f;              // positive
-  bool causal = true;              // false: every query attends to all keys
-  int64_t window = 0;              // keys before m + 1 - window are not visible, with m the query's position; 0: all
+  TensorView<const T, 4> q, k, v;                 // [B, N, H, E] [B, S, G, E] [B, S, G, D]
+  const float* slopes = nullptr;                  // [H] or null
+  TensorView<const float, 3> decay, query_decay;  // [B, H, S] [B, H, N], any strides; empty: none
+  float scale = 1.0f;                             // positive
+  bool causal = true;                             // false: every query attends to all keys
+  int64_t window = 0;  // keys before m + 1 - window are not visible, with m the query's position; 0: all
   int64_t hidden = 0;  // causal: the last visible key is m - hidden; negative: some later keys are visible too
   int64_t query_start = 0;
   // ALiBi: the largest distance of a key and the largest position of a query that count; 0: no limit.
@@ -45,6 +46,7 @@ struct AttentionParams {
   TensorView<float, 3> lse;                     // forward: written (may be empty); backward: read
   TensorView<const T, 4> out, d_o;              // backward
   TensorView<T, 4> dq, dk, dv;                  // backward: written
+  TensorView<float, 3> ddecay, dquery_decay;    // backward: added to, once all parts are done
   StoreDv store_dv = StoreDv::kWrite;
   // Keys in parts: fp32 sums to which the call adds, instead of o, dq, dk and dv; empty: these are all keys.
   TensorView<float, 4> o_sum, dq_sum, dk_sum, dv_sum;
@@ -104,6 +106,9 @@ size_t attention_forward_bytes(HeadWidths) noexcept;
 struct AttentionPart {
   int64_t b, g, block0, block1;
   float* dq;  // null: these are all keys, and dq is written; else [H/G, attention_blocks(N) * 64, padded E] written
+  // With decay. Sums of the scores' gradients: over the part's keys [H/G, N] written, and over the queries [H/G,
+  // attention_blocks(S) * 64], of which the part's keys are written.
+  float *row_sums = nullptr, *column_sums = nullptr;
 };
 size_t attention_backward_bytes(TileMath, int64_t N, int64_t blocks, HeadWidths) noexcept;
 size_t attention_partial_dq_floats(int64_t N, int64_t group, int64_t E) noexcept;

@@ -30,6 +30,7 @@ struct QueryWork {
   float *dq, *delta;                     // [queries, Ep]; [queries] sum over d of o * do
   float *p, *ds;                         // [kTile, kTile]
   Op *p_queries, *ds_queries, *ds_keys;  // pairs only: over queries [kTile / 2, kTile], over keys [kTile, kTile / 2]
+  float *row_sums = nullptr, *column_sums = nullptr;  // [N] [keys of all blocks] of ds; null: not wanted
 };
 
 template <class Op>
@@ -104,6 +105,21 @@ HWY_INLINE void pair_strip(const QueryWork<Op>& w, int64_t r0, int64_t strip, co
     }
 }
 
+// Adds a strip's ds to the sums of its rows and columns.
+template <class Op>
+HWY_INLINE void sum_strip(const QueryWork<Op>& w, int64_t r0, int64_t strip, const Seen& columns, float* row_sums,
+                          float* column_sums) {
+  const int64_t c0 = columns.begin, wide = padded(columns.end) - c0;
+  for (int64_t r = r0; r < r0 + strip; ++r) {
+    const float* ds = w.ds + r * kTile + c0;
+    row_sums[r] += sum_of(wide, [&](auto d, int64_t i) HWY_ATTR { return hn::LoadU(d, ds + i); });
+    for_lanes(wide, [&](auto d, int64_t i) HWY_ATTR {
+      float* sum = column_sums + c0 + i;
+      hn::StoreU(hn::Add(hn::LoadU(d, sum), hn::LoadU(d, ds + i)), d, sum);
+    });
+  }
+}
+
 // The gradients that one key block and one query block give each other. key0 and n0 count from the tensors' beginning,
 // kb and q0 from that of the work space.
 template <class Op, class S>
@@ -112,7 +128,9 @@ void backward_tile(const AttentionParams<S>& a, int64_t b, int64_t h, const KeyW
   const int64_t E = a.q.size(3), D = a.v.size(3);
   const int64_t Ep = padded(E), Dp = padded(D), width = row_steps<Op>(E), do_width = row_steps<Op>(D);
   const int64_t rows = std::min(kTile, a.q.size(1) - n0), ld = key_steps<Op>(kTile);
-  const float slope = a.slopes ? a.slopes[h] : 0.0f, factor = a.slopes ? 1.0f : a.scale;
+  const float factor = factor_of(a);
+  float decay[kTile];
+  load_decay(a, b, h, key0, decay);
   const float* lse = a.lse.ptr(b, h);
   const int64_t lse_step = a.lse.stride(2);
   const Op* k_t = k.k_t + kb * steps<Op>(E) * kTile;
@@ -125,9 +143,10 @@ void backward_tile(const AttentionParams<S>& a, int64_t b, int64_t h, const KeyW
     block_gemm<false, Op>({strip, wide, steps<Op>(D), w.d_o + at * do_width, do_width, 1, v_t + c0, kTile,
                            w.ds + r0 * kTile + c0, kTile});
     for (int64_t r = r0; r < r0 + strip; ++r) {
-      finish_scores(a, slope, b, n0 + r, key0, columns, w.p + r * kTile);
+      finish_scores(a, b, h, n0 + r, key0, decay, columns, w.p + r * kTile);
       gradient_row(factor, columns, lse[(n0 + r) * lse_step], w.delta[q0 + r], w.p + r * kTile, w.ds + r * kTile);
     }
+    if (w.row_sums) sum_strip(w, r0, strip, columns, w.row_sums + n0, w.column_sums + key0);
     if constexpr (kPairs<Op>) pair_strip(w, r0, strip, columns);
     const int64_t over = steps<Op>(strip), from = steps<Op>(r0), rows_at = steps<Op>(at), key_at = kb * kTile + c0;
     block_gemm<true, Op>({count, Dp, over, w.p_queries + from * kTile + c0, 1, kTile, w.do_steps + rows_at * Dp, Dp,
@@ -187,6 +206,13 @@ void backward_part(const AttentionParams<S>& a, const AttentionPart& part, void*
   const int64_t partial = attention_blocks(N) * kTile * Ep;
   for (int64_t h = part.g * group; h < (part.g + 1) * group; ++h) {
     QueryWork<Op> head = w;
+    if (part.row_sums) {
+      const int64_t all_keys = attention_blocks(S_) * kTile;
+      head.row_sums = part.row_sums + (h - part.g * group) * N;
+      head.column_sums = part.column_sums + (h - part.g * group) * all_keys;
+      std::fill_n(head.row_sums, N, 0.0f);
+      std::fill_n(head.column_sums + key_begin, keys, 0.0f);
+    }
     if (part.dq) {
       float* dq = part.dq + (h - part.g * group) * partial;
       std::fill(dq, dq + queries.begin * Ep, 0.0f);

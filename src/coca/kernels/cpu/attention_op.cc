@@ -20,21 +20,24 @@ constexpr int64_t kRowQueries = 8;
 // The backward pass has at least this many tasks where the keys allow it, of at least this many key blocks.
 constexpr int64_t kBackwardTasks = 8, kLeastPartBlocks = 8;
 
-template <typename T>
-AttentionParams<T> make_params(const ops::AttentionOptions& options, TensorRef q, TensorRef k, TensorRef v,
-                               TensorRef slopes, TensorRef document_start) {
+template <typename T, typename Args>
+AttentionParams<T> make_params(const ops::AttentionOptions& options, const Args& a) {
   AttentionParams<T> p;
-  p.q = q.view<T, 4>();
-  p.k = k.view<T, 4>();
-  p.v = v.view<T, 4>();
-  p.slopes = slopes.empty() ? nullptr : slopes.as<float>();
-  p.scale = options.scale != 0.0f ? options.scale : 1.0f / std::sqrt(static_cast<float>(q.size(3)));
+  p.q = a.q.template view<T, 4>();
+  p.k = a.k.template view<T, 4>();
+  p.v = a.v.template view<T, 4>();
+  p.slopes = a.slopes.empty() ? nullptr : a.slopes.template as<float>();
+  if (!a.decay.empty()) {
+    p.decay = a.decay.template view<float, 3>();
+    p.query_decay = ops::queries_of(options, a.query_decay, a.decay, a.q).template view<float, 3>();
+  }
+  p.scale = options.scale != 0.0f ? options.scale : 1.0f / std::sqrt(static_cast<float>(a.q.size(3)));
   p.causal = options.mask != ops::Mask::kNone;
   p.window = options.window;
   if (options.mask == ops::Mask::kSymmetricWindow) p.hidden = 1 - options.window;
   p.query_start = options.query_start;
   p.query_step = p.key_step = options.spacing;
-  if (!document_start.empty()) p.document_start = document_start.view<int32_t, 2>();
+  if (!a.document_start.empty()) p.document_start = a.document_start.template view<int32_t, 2>();
   return p;
 }
 
@@ -175,6 +178,41 @@ std::vector<int64_t> part_bounds(const AttentionParams<T>& p, int64_t parts, int
   return bounds;
 }
 
+// Sums of the scores' gradients, for those of decay: of each (b, g) over the queries, and of each part over its keys.
+template <typename T>
+struct DecaySums {
+  const AttentionParams<T>& p;
+  int64_t parts, N = p.q.size(1), group = p.q.size(2) / p.k.size(2),
+                 keys = attention_blocks(p.k.size(1)) * kAttentionBlock;
+  float* memory = nullptr;
+
+  bool wanted() const { return !p.ddecay.empty(); }
+  int64_t floats_of_group() const { return group * (keys + parts * N); }
+  size_t bytes() const {
+    return wanted() ? rounded(static_cast<size_t>(p.q.size(0) * p.k.size(2) * floats_of_group()) * sizeof(float)) : 0;
+  }
+  float* columns(int64_t b, int64_t g) const {
+    return wanted() ? memory + (b * p.k.size(2) + g) * floats_of_group() : nullptr;
+  }
+  float* rows(int64_t b, int64_t g, int64_t part) const {
+    return wanted() ? columns(b, g) + group * (keys + part * N) : nullptr;
+  }
+  // A query's decay is added to its scores, a key's is subtracted. Parts are added in their order.
+  void add() const {
+    if (!wanted()) return;
+    const int64_t H = p.q.size(2);
+    parallel_for(p.q.size(0) * H, [&](int64_t task) {
+      const int64_t b = task / H, h = task % H, g = h / group, member = h % group;
+      for (int64_t n = 0; n < N; ++n) {
+        float sum = 0;
+        for (int64_t part = 0; part < parts; ++part) sum += rows(b, g, part)[member * N + n];
+        p.dquery_decay(b, h, n) += sum;
+      }
+      for (int64_t s = 0; s < p.k.size(1); ++s) p.ddecay(b, h, s) -= columns(b, g)[member * keys + s];
+    });
+  }
+};
+
 template <typename T>
 void backward_parts(Context& context, TileMath math, const AttentionParams<T>& p) {
   const int64_t B = p.q.size(0), N = p.q.size(1), H = p.q.size(2), G = p.k.size(2), group = H / G;
@@ -187,8 +225,11 @@ void backward_parts(Context& context, TileMath math, const AttentionParams<T>& p
   const size_t own = rounded(attention_backward_bytes(math, N, longest, widths_of(p)));
   const size_t partial = parts > 1 ? attention_partial_dq_floats(N, group, p.q.size(3)) : 0;
   const size_t all_partial = rounded(partial * static_cast<size_t>(B * G * parts) * sizeof(float));
-  std::byte* work = scratch_of(context, all_partial + own * static_cast<size_t>(max_threads()));
-  auto* partial_dq = reinterpret_cast<float*>(work);
+  DecaySums<T> decay{p, parts};
+  std::byte* memory = scratch_of(context, all_partial + decay.bytes() + own * static_cast<size_t>(max_threads()));
+  auto* partial_dq = reinterpret_cast<float*>(memory);
+  decay.memory = reinterpret_cast<float*>(memory + all_partial);
+  std::byte* work = memory + all_partial + decay.bytes();
   parallel_for(B * G * parts, [&](int64_t task) {
     const int64_t part = task % parts, b = task / parts / G, g = task / parts % G;
     AttentionKernels<T>::backward_part(math, p,
@@ -196,9 +237,12 @@ void backward_parts(Context& context, TileMath math, const AttentionParams<T>& p
                                         .g = g,
                                         .block0 = bounds[static_cast<size_t>(part)],
                                         .block1 = bounds[static_cast<size_t>(part) + 1],
-                                        .dq = parts > 1 ? partial_dq + partial * static_cast<size_t>(task) : nullptr},
-                                       work + all_partial + own * static_cast<size_t>(thread_index()));
+                                        .dq = parts > 1 ? partial_dq + partial * static_cast<size_t>(task) : nullptr,
+                                        .row_sums = decay.rows(b, g, part),
+                                        .column_sums = decay.columns(b, g)},
+                                       work + own * static_cast<size_t>(thread_index()));
   });
+  decay.add();
   if (parts == 1) return;
   parallel_for(B * H * query_blocks, [&](int64_t task) {
     const int64_t block = task % query_blocks, b = task / query_blocks / H, h = task / query_blocks % H;
@@ -211,7 +255,7 @@ void backward_parts(Context& context, TileMath math, const AttentionParams<T>& p
 template <typename T>
 void forward_typed(Context& context, TileMath math, const ops::AttentionOptions& options,
                    const ops::AttentionForward& a) {
-  AttentionParams<T> p = make_params<T>(options, a.q, a.k, a.v, a.slopes, a.document_start);
+  AttentionParams<T> p = make_params<T>(options, a);
   const std::optional<AttentionParams<T>> far = far_params(options, p, a.far);
   if (far) p.far = &*far;
   if (a.write == ops::Write::kAccumulate)
@@ -226,11 +270,15 @@ void forward_typed(Context& context, TileMath math, const ops::AttentionOptions&
 template <typename T>
 void backward_typed(Context& context, TileMath math, const ops::AttentionOptions& options,
                     const ops::AttentionBackward& a) {
-  AttentionParams<T> p = make_params<T>(options, a.q, a.k, a.v, a.slopes, a.document_start);
+  AttentionParams<T> p = make_params<T>(options, a);
   const auto lse = a.lse.view<float, 3>();
   p.lse = {const_cast<float*>(lse.data), lse.shape, lse.strides};  // only read in the backward pass
   p.out = a.o.view<T, 4>();
   p.d_o = a.d_o.view<T, 4>();
+  if (!a.decay.empty()) {
+    p.ddecay = a.ddecay.view<float, 3>();
+    p.dquery_decay = ops::queries_of(options, a.dquery_decay, a.ddecay, a.q).view<float, 3>();
+  }
   if (a.write == ops::Write::kAccumulate) {
     p.dq_sum = a.dq.view<float, 4>();
     p.dk_sum = a.dk.view<float, 4>();

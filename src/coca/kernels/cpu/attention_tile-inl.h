@@ -139,16 +139,40 @@ HWY_INLINE int64_t biased_distance(const AttentionParams<S>& p, int64_t m, int64
   return p.most_distance > 0 ? std::min(distance, p.most_distance) : distance;
 }
 
-// Turns one row of products into scores: scaled, with the ALiBi bias -slope (m - s), -inf for keys that are not
-// visible.
+// The decays of one head's keys of a block, zero beyond the last key.
 template <class S>
-HWY_INLINE void finish_scores(const AttentionParams<S>& p, float slope, int64_t b, int64_t n, int64_t key0,
-                              const Seen& columns, float* row) {
+HWY_INLINE void load_decay(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t key0, float* decay) {
+  if (p.decay.empty()) return;
+  const int64_t rows = std::min(kTile, p.k.size(1) - key0), step = p.decay.stride(2);
+  const float* from = p.decay.ptr(b, h, key0);
+  for (int64_t c = 0; c < rows; ++c) decay[c] = from[c * step];
+  std::fill(decay + rows, decay + kTile, 0.0f);
+}
+
+// Scores to which nothing is added stay unscaled: the factor is left to the softmax.
+template <class S>
+HWY_INLINE float factor_of(const AttentionParams<S>& p) {
+  return p.slopes || !p.decay.empty() ? 1.0f : p.scale;
+}
+
+// Turns one row of products into scores: scaled, with the decay (those of the block's keys are given) and the ALiBi
+// bias -slope (m - s), -inf for keys that are not visible.
+template <class S>
+HWY_INLINE void finish_scores(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t n, int64_t key0,
+                              const float* decay, const Seen& columns, float* row) {
   const Seen seen = seen_in_block(p, b, n, key0);
   const int64_t width = padded(columns.end), m = p.query_start + n;
-  if (p.slopes)
-    for (int64_t c = seen.begin; c < seen.end; ++c)
-      row[c] = row[c] * p.scale - slope * static_cast<float>(biased_distance(p, m, key0 + c));
+  if (!p.decay.empty()) {
+    const float own = p.query_decay(b, h, n);
+    for_lanes(width - columns.begin, [&](auto d, int64_t i) HWY_ATTR {
+      const int64_t c = columns.begin + i;
+      const auto change = hn::Sub(hn::Set(d, own), hn::LoadU(d, decay + c));
+      hn::StoreU(hn::MulAdd(hn::LoadU(d, row + c), hn::Set(d, p.scale), change), d, row + c);
+    });
+  }
+  const float slope = p.slopes ? p.slopes[h] : 0.0f, scale = p.decay.empty() ? p.scale : 1.0f;
+  for (int64_t c = seen.begin; p.slopes && c < seen.end; ++c)
+    row[c] = row[c] * scale - slope * static_cast<float>(biased_distance(p, m, key0 + c));
   for (int64_t c = columns.begin; c < std::min(seen.begin, width); ++c) row[c] = kNegInf;
   for (int64_t c = std::max(seen.end, columns.begin); c < width; ++c) row[c] = kNegInf;
 }

@@ -60,13 +60,31 @@ struct Side {
   Heads<const T> q, k, v;
 };
 
+// Numbers [B, H, tokens]; none if null.
+template <typename T>
+struct PerToken {
+  T* data = nullptr;
+  int64_t stride_b = 0, stride_h = 0, stride_n = 0;
+
+  PerToken() = default;
+  template <typename Ref>
+  explicit PerToken(const Ref& t)
+      : data(const_cast<T*>(t.template as<float>())),
+        stride_b(t.stride(0)),
+        stride_h(t.stride(1)),
+        stride_n(t.stride(2)) {}
+  __device__ T& at(int64_t b, int64_t h, int64_t n) const { return data[b * stride_b + h * stride_h + n * stride_n]; }
+};
+
 template <typename T>
 struct Call {
   int64_t N, H, G, E, D, query_start;  // E: width of q and k
   float scale;
-  const float* slopes;          // [H] or null
-  const int32_t* documents;     // [B, N] or null
-  int64_t document_step;        // between batches
+  const float* slopes;       // [H] or null
+  const int32_t* documents;  // [B, N] or null
+  int64_t document_step;     // between batches
+  PerToken<const float> decay, query_decay;
+  PerToken<float> ddecay, dquery_decay;
   float *lse, *delta;           // [B, H, N]
   int64_t lse_b, lse_h, lse_n;  // strides of lse; delta is packed
   int sides;                    // 1, or 2 with far keys
@@ -75,6 +93,13 @@ struct Call {
 
   __device__ int64_t document(int64_t b, int64_t n) const {
     return documents == nullptr ? 0 : documents[b * document_step + n];
+  }
+  // The score of query n and key s (both exist) of head h, from their dot product.
+  __device__ float score(const Rules& r, int64_t b, int64_t h, int64_t n, int64_t s, float product) const {
+    float score = scale * product;
+    if (decay.data) score += query_decay.at(b, h, n) - decay.at(b, h, s);
+    if (slopes) score -= alibi(r, slopes[h], query_start + n, s);
+    return score;
   }
   __device__ float* lse_of(int64_t b, int64_t h, int64_t n) const { return lse + b * lse_b + h * lse_h + n * lse_n; }
   __device__ float* delta_of(int64_t b, int64_t h, int64_t n) const { return delta + (b * H + h) * N + n; }
@@ -144,11 +169,11 @@ __global__ void attention_forward_kernel(Call<T> a, Heads<O> o, bool merge) {
       load_rows(side.v, b, g, tile, side.rules.keys, kWarp, D, D, shared, v_at);
       __syncthreads();
       for (int r = 0; r < kRows; ++r) {
-        const int64_t n = first + warp * kRows + r, m = a.query_start + n, s = tile + lane;
-        const Range seen = n < a.N ? visible(side.rules, m, a.document(b, n)) : Range{0, 0};
+        const int64_t n = first + warp * kRows + r, s = tile + lane;
+        const Range seen = n < a.N ? visible(side.rules, a.query_start + n, a.document(b, n)) : Range{0, 0};
         const bool sees = s >= seen.begin && s < seen.end;
-        float score = a.scale * dot(shared, q_at + (warp * kRows + r) * E, k_at + lane * (E + 1), E);
-        if (a.slopes) score -= alibi(side.rules, a.slopes[h], m, s);
+        const float product = dot(shared, q_at + (warp * kRows + r) * E, k_at + lane * (E + 1), E);
+        const float score = sees ? a.score(side.rules, b, h, n, s, product) : 0.0f;
         const float largest = warp_max(sees ? score : -kInf),
                     now = largest > max[r] || !(largest == largest) ? largest : max[r];
         if (now == -kInf) continue;  // the same for all lanes
@@ -216,7 +241,7 @@ __global__ void attention_dq_kernel(Call<T> a, int which, Heads<O> dq, bool add)
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kQueries, h = blockIdx.y, b = blockIdx.z, E = a.E, D = a.D,
                 g = h / (a.H / a.G);
   const int64_t q_at = 0, do_at = kQueries * E, k_at = do_at + kQueries * D, v_at = k_at + kWarp * (E + 1);
-  float acc[kRows][kDims] = {};
+  float acc[kRows][kDims] = {}, sum[kRows] = {};
   const Range keys = keys_of(a, side.rules, b, first, kQueries);
   load_rows(side.q, b, h, first, a.N, kQueries, E, E, shared, q_at);
   load_rows(a.d_o, b, h, first, a.N, kQueries, D, D, shared, do_at);
@@ -227,13 +252,15 @@ __global__ void attention_dq_kernel(Call<T> a, int which, Heads<O> dq, bool add)
     __syncthreads();
     for (int r = 0; r < kRows; ++r) {
       const int row = warp * kRows + r;
-      const int64_t n = first + row, m = a.query_start + n, s = tile + lane;
+      const int64_t n = first + row, s = tile + lane;
       if (n >= a.N) continue;  // the same for all lanes of the warp
-      const Range seen = visible(side.rules, m, a.document(b, n));
-      float score = a.scale * dot(shared, q_at + row * E, k_at + lane * (E + 1), E);
-      if (a.slopes) score -= alibi(side.rules, a.slopes[h], m, s);
+      const Range seen = visible(side.rules, a.query_start + n, a.document(b, n));
+      const bool sees = s >= seen.begin && s < seen.end;
+      const float product = dot(shared, q_at + row * E, k_at + lane * (E + 1), E);
+      const float score = sees ? a.score(side.rules, b, h, n, s, product) : 0.0f;
       const float dp = dot(shared, do_at + row * D, v_at + lane * (D + 1), D);
-      const Slope x = slope_of(score, dp, *a.lse_of(b, h, n), *a.delta_of(b, h, n), s >= seen.begin && s < seen.end);
+      const Slope x = slope_of(score, dp, *a.lse_of(b, h, n), *a.delta_of(b, h, n), sees);
+      sum[r] += x.ds;
       add_rows<kDims>(shared, k_at, E + 1, E, x.ds, lane, acc[r]);
     }
   }
@@ -241,6 +268,8 @@ __global__ void attention_dq_kernel(Call<T> a, int which, Heads<O> dq, bool add)
     const int64_t n = first + warp * kRows + r;
     if (n >= a.N) continue;
     O* out = dq.row(b, n, h);
+    const float all = a.ddecay.data ? warp_sum(sum[r]) : 0.0f;
+    if (a.ddecay.data && lane == 0) a.dquery_decay.at(b, h, n) += all;
     for (int j = 0; j < kDims; ++j) {
       const int64_t d = lane + kWarp * j;
       if (d < E) store(out + d, a.scale * acc[r][j] + (add ? load(out + d) : 0.0f));
@@ -270,27 +299,36 @@ __device__ void add_key_gradients(const Call<T>& a, const Side<T>& side, int64_t
   load_rows(side.k, b, g, first, side.rules.keys, kKeys, E, E, shared, k_at);
   load_rows(side.v, b, g, first, side.rules.keys, kKeys, D, D, shared, v_at);
   const Range queries = queries_of(a, side.rules, first, last);
-  for (int64_t h = g * group; h < (g + 1) * group; ++h)
+  for (int64_t h = g * group; h < (g + 1) * group; ++h) {
+    float sum[kRows] = {};
     for (int64_t tile = queries.begin; tile < queries.end; tile += kWarp) {
       __syncthreads();
       load_rows(side.q, b, h, tile, a.N, kWarp, E, E + 1, shared, q_at);
       load_rows(a.d_o, b, h, tile, a.N, kWarp, D, D + 1, shared, do_at);
       __syncthreads();
-      const int64_t n = tile + lane, m = a.query_start + n;
+      const int64_t n = tile + lane;
       const bool there = n < a.N;
-      const Range seen = there ? visible(side.rules, m, a.document(b, n)) : Range{0, 0};
+      const Range seen = there ? visible(side.rules, a.query_start + n, a.document(b, n)) : Range{0, 0};
       const float lse = there ? *a.lse_of(b, h, n) : 0.0f, delta = there ? *a.delta_of(b, h, n) : 0.0f;
       for (int r = 0; r < kRows; ++r) {
         const int row = warp * kRows + r;
         const int64_t s = first + row;
-        float score = a.scale * dot(shared, k_at + row * E, q_at + lane * (E + 1), E);
-        if (a.slopes) score -= alibi(side.rules, a.slopes[h], m, s);
+        const bool sees = s >= seen.begin && s < seen.end;
+        const float product = dot(shared, k_at + row * E, q_at + lane * (E + 1), E);
+        const float score = sees ? a.score(side.rules, b, h, n, s, product) : 0.0f;
         const float dp = dot(shared, v_at + row * D, do_at + lane * (D + 1), D);
-        const Slope x = slope_of(score, dp, lse, delta, s >= seen.begin && s < seen.end);
+        const Slope x = slope_of(score, dp, lse, delta, sees);
+        sum[r] += x.ds;
         add_rows<kDims>(shared, do_at, D + 1, D, x.p, lane, dv[r]);
         add_rows<kDims>(shared, q_at, E + 1, E, x.ds, lane, dk[r]);
       }
     }
+    for (int r = 0; a.ddecay.data && r < kRows; ++r) {
+      const int64_t s = first + warp * kRows + r;
+      const float all = warp_sum(sum[r]);
+      if (lane == 0 && s < side.rules.keys) a.ddecay.at(b, h, s) -= all;
+    }
+  }
 }
 
 template <typename O, int kDims>
@@ -341,6 +379,10 @@ Call<T> call_of(const ops::AttentionOptions& o, const Args& a, TensorRef lse) {
   if (!a.document_start.empty()) {
     c.documents = a.document_start.template as<int32_t>();
     c.document_step = a.document_start.stride(0);
+  }
+  if (!a.decay.empty()) {
+    c.decay = PerToken<const float>(a.decay);
+    c.query_decay = PerToken<const float>(ops::queries_of(o, a.query_decay, a.decay, a.q));
   }
   if (!lse.empty()) {
     c.lse = const_cast<float*>(lse.as<float>());
@@ -415,6 +457,10 @@ void backward_as(Context& cx, const ops::AttentionOptions& options, const ops::A
   if (B == 0 || c.N == 0) return;
   c.o = heads_of<T>(a.o);
   c.d_o = heads_of<T>(a.d_o);
+  if (!a.decay.empty()) {
+    c.ddecay = PerToken<float>(a.ddecay);
+    c.dquery_decay = PerToken<float>(ops::queries_of(options, a.dquery_decay, a.ddecay, a.q));
+  }
   c.delta = cx.scratch_tensor(Dims{B, c.H, c.N}).as<float>();
   const bool add = a.write == ops::Write::kAccumulate;
   launch(cx, grid_of(c.N, kWarps, c.H, B, 0), attention_delta_kernel<T>, c);

@@ -67,7 +67,7 @@ bool packed_lse(TensorRef t) {
 template <typename Args>
 bool takes(const ops::AttentionOptions& o, const Args& a, std::initializer_list<TensorRef> heads) {
   const int64_t B = a.q.size(0), N = a.q.size(1), D = a.q.size(3);
-  if (a.write != ops::Write::kAssign || !a.slopes.empty() || !a.far.k.empty()) return false;
+  if (a.write != ops::Write::kAssign || !a.slopes.empty() || !a.decay.empty() || !a.far.k.empty()) return false;
   if (o.mask == ops::Mask::kSymmetricWindow || a.v.size(3) != D) return false;
   if (D % kEight != 0 || D > kMostDims || B == 0 || N < 2 || a.k.size(1) == 0) return false;
   if (o.mask != ops::Mask::kNone && o.query_start + N > a.k.size(1)) return false;

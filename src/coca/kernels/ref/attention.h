@@ -51,6 +51,8 @@ struct AttentionKeys {
   AttentionSpec spec;
   TensorView<const T, 4> q, k;  // [B, N, H, E] [B, S, G, E]
   TensorView<const T, 4> v{};   // [B, S, G, D], if they have values of their own
+  // [B, H, S] [B, H, N]: adds query_decay - decay to the scaled score; empty: none
+  TensorView<const T, 3> decay{}, query_decay{};
 };
 
 // Appends the scores of one query row over its visible keys to `scores`; returns these keys.
@@ -66,6 +68,7 @@ VisibleKeys attention_scores(const AttentionKeys<T>& keys, int64_t b, int64_t n,
     T sum(0);
     for (int64_t e = 0; e < E; ++e) sum += q[e] * key[e];
     sum = sum * T(spec.scale);
+    if (!keys.decay.empty()) sum += keys.query_decay(b, h, n) - keys.decay(b, h, s);
     const int64_t place = spec.offset + m * spec.query_step + spec.forgotten;
     int64_t distance =
         std::abs((spec.most_position > 0 ? std::min(place, spec.most_position) : place) - s * spec.key_step);
@@ -164,11 +167,12 @@ struct AttentionSaved {
   TensorView<const T, 3> lse;  // [B, H, N]
 };
 
-// Gradients of one part's q and k, and of its v if it has its own.
+// Gradients of one part's q and k, of its v if it has its own, and of its decay.
 template <typename T>
 struct AttentionKeyGrads {
   TensorView<T, 4> dq, dk;
   TensorView<T, 4> dv{};
+  TensorView<T, 3> ddecay{}, dquery_decay{};  // added to; they may be parts of one tensor
 };
 
 template <typename T>
@@ -178,8 +182,8 @@ void zero(TensorView<T, 4> x) {
       for (int64_t g = 0; g < x.size(2); ++g) std::fill_n(x.ptr(b, s, g), x.size(3), T(0));
 }
 
-// All gradients are written. With p = softmax(s): dv += p do; dp = do v; ds = p (dp - sum_d do o); dq = ds k; dk += ds
-// q. With `saved` p = exp(s - lse) and sum_d do o are those of all keys.
+// All gradients but those of decay are written. With p = softmax(s): dv += p do; dp = do v; ds = p (dp - sum_d do o);
+// dq = ds k; dk += ds q. With `saved` p = exp(s - lse) and sum_d do o are those of all keys.
 template <typename T>
 void attention_backward(std::span<const AttentionKeys<T>> parts, TensorView<const T, 4> v, TensorView<const T, 4> d_o,
                         std::span<const AttentionKeyGrads<T>> grads, TensorView<T, 4> dv,
@@ -215,7 +219,11 @@ void attention_backward(std::span<const AttentionKeys<T>> parts, TensorView<cons
           for (size_t i = row.offset[part]; i < row.offset[part + 1]; ++i) {
             const int64_t s = row.key(part, i);
             const TensorView<T, 4> own = grads[part].dv.empty() ? dv : grads[part].dv;
-            const T ds = row.p[i] * (dp[i] - delta) * T(parts[part].spec.scale);
+            const T dx = row.p[i] * (dp[i] - delta), ds = dx * T(parts[part].spec.scale);
+            if (!grads[part].ddecay.empty()) {
+              grads[part].dquery_decay(b, h, n) += dx;
+              grads[part].ddecay(b, h, s) -= dx;
+            }
             for (int64_t d = 0; d < D; ++d) own(b, s, g, d) += row.p[i] * d_o(b, n, h, d);
             for (int64_t e = 0; e < parts[part].q.size(3); ++e) {
               grads[part].dq(b, n, h, e) += ds * parts[part].k(b, s, g, e);

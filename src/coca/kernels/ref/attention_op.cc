@@ -44,20 +44,24 @@ struct Operands {
   FloatInput q, k, v, far_q, far_k, far_v;
   std::vector<AttentionKeys<float>> parts;
 
-  Operands(const ops::AttentionOptions& options, TensorRef q_, TensorRef k_, TensorRef v_, TensorRef slopes,
-           TensorRef document_start, const ops::FarKeys& far)
-      : q(q_), k(k_), v(v_), far_q(far.q), far_k(far.k), far_v(far.v) {
-    const AttentionSpec near = spec_of(options, q_.size(3), slopes, document_start);
+  template <typename Args>
+  Operands(const ops::AttentionOptions& options, const Args& a)
+      : q(a.q), k(a.k), v(a.v), far_q(a.far.q), far_k(a.far.k), far_v(a.far.v) {
+    const AttentionSpec near = spec_of(options, a.q.size(3), a.slopes, a.document_start);
     parts.push_back({near, q.ref().view<float, 4>(), k.ref().view<float, 4>()});
-    if (far.k.empty()) return;
-    parts.push_back({far_spec(options, near, far), far_q.ref().view<float, 4>(), far_k.ref().view<float, 4>(),
-                     far.v.empty() ? TensorView<const float, 4>() : far_v.ref().view<float, 4>()});
+    if (!a.decay.empty()) {
+      parts.back().decay = a.decay.template view<float, 3>();
+      parts.back().query_decay = ops::queries_of(options, a.query_decay, a.decay, a.q).template view<float, 3>();
+    }
+    if (a.far.k.empty()) return;
+    parts.push_back({far_spec(options, near, a.far), far_q.ref().view<float, 4>(), far_k.ref().view<float, 4>(),
+                     a.far.v.empty() ? TensorView<const float, 4>() : far_v.ref().view<float, 4>()});
   }
   TensorView<const float, 4> values() const { return v.ref().view<float, 4>(); }
 };
 
 void forward(Context&, const ops::AttentionOptions& options, const ops::AttentionForward& a) {
-  const Operands in(options, a.q, a.k, a.v, a.slopes, a.document_start, a.far);
+  const Operands in(options, a);
   if (a.write == ops::Write::kAccumulate) {
     Tensor o(a.o.shape), lse(a.lse.shape);
     attention_forward<float>(in.parts, in.values(), o.ref().view<float, 4>(), lse.ref().view<float, 3>());
@@ -80,11 +84,12 @@ void add(const Tensor& from, MutTensorRef to) {
 }
 
 // The keys are a part of all: their gradients are made apart, and added.
-void backward_part(const Operands& in, const ops::AttentionBackward& a) {
-  const FloatInput o(a.o), d_o(a.d_o);
+void backward_part(const Operands& in, const ops::AttentionBackward& a, const AttentionSaved<float>& saved,
+                   AttentionKeyGrads<float> grads) {
+  const FloatInput d_o(a.d_o);
   Tensor dq(a.dq.shape), dk(a.dk.shape), dv(a.dv.shape);
-  const AttentionKeyGrads<float> grads{dq.ref().view<float, 4>(), dk.ref().view<float, 4>()};
-  const AttentionSaved<float> saved{o.ref().view<float, 4>(), a.lse.view<float, 3>()};
+  grads.dq = dq.ref().view<float, 4>();
+  grads.dk = dk.ref().view<float, 4>();
   attention_backward<float>(in.parts, in.values(), d_o.ref().view<float, 4>(), std::span(&grads, 1),
                             dv.ref().view<float, 4>(), &saved);
   add(dq, a.dq);
@@ -93,14 +98,22 @@ void backward_part(const Operands& in, const ops::AttentionBackward& a) {
 }
 
 void backward(Context&, const ops::AttentionOptions& options, const ops::AttentionBackward& a) {
-  const Operands in(options, a.q, a.k, a.v, a.slopes, a.document_start, a.far);
-  if (a.write == ops::Write::kAccumulate) return backward_part(in, a);
-  const FloatInput d_o(a.d_o);
+  const Operands in(options, a);
+  const FloatInput o(a.o), d_o(a.d_o);
+  const AttentionSaved<float> saved{o.ref().view<float, 4>(), a.lse.view<float, 3>()};
+  std::vector<AttentionKeyGrads<float>> grads(1);
+  if (!a.decay.empty()) {
+    grads[0].ddecay = a.ddecay.view<float, 3>();
+    grads[0].dquery_decay = ops::queries_of(options, a.dquery_decay, a.ddecay, a.q).view<float, 3>();
+  }
+  if (a.write == ops::Write::kAccumulate) return backward_part(in, a, saved, grads[0]);
   const FloatOutput dq(a.dq), dk(a.dk), dv(a.dv), dq_far(a.dq_far), dk_far(a.dk_far), dv_far(a.dv_far);
-  std::vector<AttentionKeyGrads<float>> grads{{dq.ref().view<float, 4>(), dk.ref().view<float, 4>()}};
+  grads[0].dq = dq.ref().view<float, 4>();
+  grads[0].dk = dk.ref().view<float, 4>();
   if (!a.far.k.empty())
     grads.push_back({dq_far.ref().view<float, 4>(), dk_far.ref().view<float, 4>(), dv_far.ref().view<float, 4>()});
-  attention_backward<float>(in.parts, in.values(), d_o.ref().view<float, 4>(), grads, dv.ref().view<float, 4>());
+  attention_backward<float>(in.parts, in.values(), d_o.ref().view<float, 4>(), grads, dv.ref().view<float, 4>(),
+                            &saved);
   for (const FloatOutput* out : {&dq, &dk, &dv, &dq_far, &dk_far, &dv_far}) out->store();
 }
 
