@@ -7,14 +7,16 @@
 
 #include "coca/kernels/ref/head_modifiers.h"
 #include "coca/ops/attention.h"
-#include "ops/op_test.h"
-#include "support/views.h"
+#include "ops/head_modifiers_case.h"
 
 namespace coca::ops::head_modifiers_test {
 namespace {
 
-using test::as_view;
 using test::Complex;
+using test::Fused;
+using test::in;
+using test::out;
+using test::Packed;
 
 struct Shape {
   int64_t B, N, H, X, P;
@@ -25,7 +27,7 @@ struct Shape {
   int64_t tokens() const { return B * N; }
 };
 const Shape kShapes[] = {{1, 1, 1, 2, 1},   {2, 5, 3, 8, 4},  {1, 7, 2, 48, 8},
-                         {2, 3, 2, 34, 17}, {3, 70, 2, 5, 1}, {1, 300, 4, 64, 32}};
+                         {2, 3, 2, 34, 17}, {3, 70, 2, 5, 1}, {1, 150, 2, 64, 32}};
 
 // Inputs of all steps. `x` is also the y or o that a backward pass takes.
 template <typename S>
@@ -68,16 +70,6 @@ std::vector<int32_t> document_starts(const Shape& s) {
       starts.push_back(static_cast<int32_t>(first + (kStart + n - first) / 4 * 4));
     }
   return starts;
-}
-
-template <int Rank, typename S>
-TensorView<const S, Rank> in(const std::vector<S>& values, const Dims& shape) {
-  return as_view<const S, Rank>(values, shape);
-}
-template <int Rank, typename S>
-TensorView<S, Rank> out(std::vector<S>& values, const Dims& shape) {
-  values.resize(static_cast<size_t>(shape.product()), S(0.5));  // gradients of parameters are added to
-  return as_view<S, Rank>(values, shape);
 }
 
 // Results in the order in which an op's call gives them, from the reference in S.
@@ -143,59 +135,6 @@ Results<S> sink(const Shape& s, const Operands<S>& o) {
                           out<1>(r[2], {s.H}));
   return r;
 }
-
-// Heads of type T amid others, as in a fused projection, on the context's device.
-template <typename T>
-class Fused {
- public:
-  Fused(Context& cx, const Dims& shape, const std::vector<float>& values = {}) : cx_(cx), X_(shape[3]) {
-    Tensor all({shape[0], shape[1], shape[2], 3, X_}, DTypeOf<T>::value);
-    std::ranges::fill(all.values<T>(), static_cast<T>(test::kSentinel));
-    for (size_t i = 0; i < values.size(); ++i) all.values<T>()[at(i)] = static_cast<T>(values[i]);
-    all_ = to_device(cx, all);
-  }
-  operator MutTensorRef() { return all_.ref().select(3, 1); }  // NOLINT: implicit on purpose
-  operator TensorRef() { return all_.ref().select(3, 1); }     // NOLINT
-  // The heads; those between them must be untouched.
-  std::vector<float> values() {
-    const Tensor all = to_host(cx_, all_);
-    std::vector<float> out;
-    size_t others = 0;
-    const auto count = static_cast<size_t>(all.numel() / 3);
-    for (size_t i = 0; i < count; ++i) out.push_back(static_cast<float>(all.values<T>()[at(i)]));
-    for (const T v : all.values<T>()) others += v_is_sentinel(v);
-    EXPECT_EQ(others, 2 * count) << "stray or missing writes";
-    return out;
-  }
-
- private:
-  static bool v_is_sentinel(T v) {
-    return static_cast<float>(v) == static_cast<float>(static_cast<T>(test::kSentinel));
-  }
-  size_t at(size_t i) const {
-    const auto X = static_cast<size_t>(X_);
-    return (i / X * 3 + 1) * X + i % X;
-  }
-  Context& cx_;
-  int64_t X_;
-  Tensor all_;
-};
-
-// A packed f32 tensor on the context's device; without values a gradient that is added to.
-class Packed {
- public:
-  Packed(Context& cx, const Dims& shape, std::vector<float> values = {}) : cx_(cx) {
-    values.resize(static_cast<size_t>(shape.product()), 0.5f);
-    t_ = to_device(cx, test::tensor_of<float>(shape, values));
-  }
-  operator MutTensorRef() { return t_; }  // NOLINT: implicit on purpose
-  operator TensorRef() { return t_; }     // NOLINT
-  std::vector<float> values() { return test::float_values(to_host(cx_, t_)); }
-
- private:
-  Context& cx_;
-  Tensor t_;
-};
 
 template <typename T>
 Results<float> turn_op(Context& cx, const Shape& s, const Operands<float>& o) {
@@ -363,6 +302,281 @@ TEST(HeadModifiers, MixMatchesTheReferenceInEveryWay) {
 TEST(HeadModifiers, SinkMatchesTheReferenceInEveryWay) {
   for (const Shape& s : kShapes)
     COMPARE((std::vector<Rule>{{4, true}, {4, false}, {over_heads(s), false}}), sink, sink_op);
+}
+
+// ---- gradients of the reference
+
+// The reference's gradients in double against complex steps of the loss sum(weights * y), y the first result of `run`
+// for inputs that `set` replaces in the operands.
+void check_gradient(const Shape& s, const std::vector<double>& inputs, const std::vector<double>& gradient,
+                    const std::function<Results<Complex>(Operands<Complex>, std::span<const Complex>)>& run,
+                    const std::string& what) {
+  const Operands<float> o = random_operands<float>(s);
+  const std::vector<double> weights(o.dy.begin(), o.dy.end());
+  const auto loss = [&](std::span<const Complex> at) {
+    return test::weighted_sum(run(o.as<Complex>(), at)[0], weights);
+  };
+  test::expect_gradient(gradient, test::complex_step_gradient(inputs, loss), what);
+}
+
+std::vector<Complex> taken(std::span<const Complex>& from, size_t count) {
+  std::vector<Complex> part(from.begin(), from.begin() + static_cast<std::ptrdiff_t>(count));
+  from = from.subspan(count);
+  return part;
+}
+
+std::vector<double> less_start(std::vector<double> gradient) {
+  for (double& g : gradient) g -= 0.5;  // what it was added to
+  return gradient;
+}
+
+const Shape kSmall{3, 5, 2, 6, 2};
+
+TEST(HeadModifiers, GradientsOfTheReferenceAreThoseOfComplexSteps) {
+  const Shape& s = kSmall;
+  Operands<double> o = random_operands<float>(s).as<double>();
+  check_gradient(
+      s, test::joined({o.x, o.phases}),
+      [&] {
+        Operands<double> at_y = o;
+        at_y.x = turn(s, o)[0];
+        const Results<double> r = turn(s, at_y);
+        return test::joined({r[1], less_start(r[2])});
+      }(),
+      [&](Operands<Complex> c, std::span<const Complex> at) {
+        c.x = taken(at, c.x.size());
+        c.phases = taken(at, c.phases.size());
+        return turn(s, c);
+      },
+      "turn");
+  check_gradient(
+      s, test::joined({o.x, o.scale}),
+      [&] {
+        Operands<double> at_y = o;
+        at_y.x = scale(s, o)[0];
+        const Results<double> r = scale(s, at_y);
+        return test::joined({r[1], less_start(r[2])});
+      }(),
+      [&](Operands<Complex> c, std::span<const Complex> at) {
+        c.x = taken(at, c.x.size());
+        c.scale = taken(at, c.scale.size());
+        return scale(s, c);
+      },
+      "scale");
+  check_gradient(
+      s, test::joined({o.x, o.g}),
+      [&] {
+        const Results<double> r = gate_numbers(s, o);
+        return test::joined({r[1], r[2]});
+      }(),
+      [&](Operands<Complex> c, std::span<const Complex> at) {
+        c.x = taken(at, c.x.size());
+        c.g = taken(at, c.g.size());
+        return gate_numbers(s, c);
+      },
+      "gate for each number");
+  check_gradient(
+      s, test::joined({o.x, o.gate}),
+      [&] {
+        const Results<double> r = gate_heads(s, o);
+        return test::joined({r[1], r[2]});
+      }(),
+      [&](Operands<Complex> c, std::span<const Complex> at) {
+        c.x = taken(at, c.x.size());
+        c.gate = taken(at, c.gate.size());
+        return gate_heads(s, c);
+      },
+      "gate for each head");
+  check_gradient(
+      s, test::joined({o.x, o.before, o.w}),
+      [&] {
+        const Results<double> r = mix(s, o);
+        return test::joined({r[1], r[2], less_start(r[3])});
+      }(),
+      [&](Operands<Complex> c, std::span<const Complex> at) {
+        c.x = taken(at, c.x.size());
+        c.before = taken(at, c.before.size());
+        c.w = taken(at, c.w.size());
+        return mix(s, c);
+      },
+      "mix");
+  check_gradient(
+      s, o.sink,
+      [&] {
+        Operands<double> after = o;
+        const Results<double> r = sink(s, o);
+        after.x = r[0];
+        after.lse = r[1];
+        return less_start(sink(s, after)[2]);
+      }(),
+      [&](Operands<Complex> c, std::span<const Complex> at) {
+        c.sink = taken(at, c.sink.size());
+        return sink(s, c);
+      },
+      "sink");
+}
+
+// ---- sinks
+
+// Attention with a sink, written out: softmax over the scores and the sink, whose value is 0. q, k, v [N, D] of one
+// causal head.
+std::vector<Complex> attention_with_sink(std::span<const Complex> q, std::span<const Complex> k,
+                                         std::span<const Complex> v, Complex sink, size_t N, size_t D) {
+  std::vector<Complex> o(N * D);
+  for (size_t m = 0; m < N; ++m) {
+    Complex sum = std::exp(sink);
+    for (size_t n = 0; n <= m; ++n) {
+      Complex score = 0;
+      for (size_t d = 0; d < D; ++d) score += q[m * D + d] * k[n * D + d];
+      const Complex weight = std::exp(score);
+      sum += weight;
+      for (size_t d = 0; d < D; ++d) o[m * D + d] += weight * v[n * D + d];
+    }
+    for (size_t d = 0; d < D; ++d) o[m * D + d] /= sum;
+  }
+  return o;
+}
+
+// attention_backward takes the new o and lse, and its gradients are then those of attention with the sink.
+TEST(HeadModifiers, ASinkIsOneMoreKeyForAttentionsBackwardPass) {
+  constexpr int64_t N = 6, D = 4;
+  constexpr size_t kNumbers = N * D;
+  const Dims heads{1, N, 1, D};
+  const Tensor q = test::random_tensor(heads, 1), k = test::random_tensor(heads, 2), v = test::random_tensor(heads, 3),
+               d_o = test::random_tensor(heads, 4), sink = test::random_tensor({1}, 5);
+  const auto weights = test::convert<double>(d_o);
+  const auto loss = [&](std::span<const Complex> at) {
+    return test::weighted_sum(attention_with_sink(at.subspan(0, kNumbers), at.subspan(kNumbers, kNumbers),
+                                                  at.subspan(2 * kNumbers, kNumbers), at[3 * kNumbers], N, D),
+                              weights);
+  };
+  const std::vector<double> inputs = test::joined(
+      {test::convert<double>(q), test::convert<double>(k), test::convert<double>(v), test::convert<double>(sink)});
+  const std::vector<double> wanted = test::complex_step_gradient(inputs, loss);
+  test::for_each_way({"head_modifiers"}, [&](Context& cx) {
+    const AttentionOptions options{.scale = 1.0f};
+    const Tensor q_ = to_device(cx, q), k_ = to_device(cx, k), v_ = to_device(cx, v), d_ = to_device(cx, d_o),
+                 sink_ = to_device(cx, sink);
+    Tensor o(heads, DType::kF32, cx.memory()), lse({1, 1, N}, DType::kF32, cx.memory()),
+        dq(heads, DType::kF32, cx.memory()), dk(heads, DType::kF32, cx.memory()), dv(heads, DType::kF32, cx.memory()),
+        dsink({1}, DType::kF32, cx.memory());
+    attention_forward(cx, options, {.q = q_, .k = k_, .v = v_, .o = o, .lse = lse});
+    sink_heads_forward(cx, {.sink = sink_, .o = o, .lse = lse});
+    attention_backward(cx, options,
+                       {.q = q_, .k = k_, .v = v_, .o = o, .lse = lse, .d_o = d_, .dq = dq, .dk = dk, .dv = dv});
+    sink_heads_backward(cx, {.sink = sink_, .o = o, .lse = lse, .d_o = d_, .dsink = dsink});
+    std::vector<float> got;
+    for (const Tensor* t : {&dq, &dk, &dv, &dsink})
+      for (const float g : test::float_values(to_host(cx, *t))) got.push_back(g);
+    // Sums of at most N D = 24 terms below 4, each with a handful of roundings: 24 * 4 * 8 * 2^-24 = 5e-5.
+    ASSERT_EQ(got.size(), wanted.size());
+    for (size_t i = 0; i < wanted.size(); ++i) EXPECT_NEAR(got[i], wanted[i], 5e-5) << i;
+  });
+}
+
+// A query that sees no key has the sink alone, and nothing of it reaches the sink's gradient. lse has any strides.
+TEST(HeadModifiers, RowsWithoutKeysHaveTheSinkAlone) {
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  const Dims heads{1, 2, 2, 4};
+  test::for_each_way({"head_modifiers"}, [&](Context& cx) {
+    Packed o(cx, heads, {0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 9}), d_o(cx, heads);
+    Packed all(cx, {1, 2, 2, 2}, {-kInf, 77, 1, 77, 1, 77, 300, 77});  // [B, H, N] and sentinels
+    Packed sink(cx, {2}, {2, -300}), dsink(cx, {2}, {0, 0});
+    const MutTensorRef lse = MutTensorRef(all).select(3, 0);
+    sink_heads_forward(cx, {.sink = sink, .o = o, .lse = lse});
+    sink_heads_backward(cx, {.sink = sink, .o = o, .lse = lse, .d_o = d_o, .dsink = dsink});
+    const std::vector<float> sums = all.values(), out = o.values();
+    EXPECT_EQ(sums[0], 2.0f);                // head 0, token 0: no keys
+    EXPECT_NEAR(sums[2], 2.3132617f, 1e-6);  // head 0, token 1: log(e + e^2)
+    EXPECT_EQ(sums[4], 1.0f);                // head 1: the sink is too low to count
+    EXPECT_EQ(sums[6], 300.0f);
+    for (const size_t i : {1u, 3u, 5u, 7u}) EXPECT_EQ(sums[i], 77.0f);
+    for (size_t i = 0; i < 4; ++i) EXPECT_EQ(out[i], 0.0f);
+    EXPECT_NEAR(out[8], 5 * 0.26894142, 1e-6);
+    EXPECT_EQ(out[4], 1.0f);
+    EXPECT_EQ(out[12], 9.0f);
+    // Of head 0 only token 1: -0.731 * 0.5 * (5 + 6 + 7 + 8) * 0.269.
+    EXPECT_NEAR(dsink.values()[0], -0.73105858 * 0.5 * 26 * 0.26894142, 1e-5);
+    EXPECT_EQ(dsink.values()[1], 0.0f);
+  });
+}
+
+// ---- mix and scale
+
+// Two calls, the second with the last token of the first, give the bits of one call. Without `before`, and without
+// documents, token 0 has none before it.
+TEST(HeadModifiers, MixedPartsAreTheBitsOfTheWhole) {
+  const Shape s{2, 9, 3, 10, 1};
+  const Operands<float> o = random_operands<BF16>(s);
+  test::for_each_way({"head_modifiers"}, [&](Context& cx) {
+    Fused<BF16> x(cx, s.heads(), o.x), whole(cx, s.heads()), parts(cx, s.heads());
+    Packed w(cx, {s.H, 2}, o.w);
+    const MutTensorRef in = x, to = parts;
+    mix_heads_forward(cx, {.w = w, .x = in, .before = {}, .document_start = {}, .y = whole});
+    mix_heads_forward(cx,
+                      {.w = w, .x = in.narrow(1, 0, 4), .before = {}, .document_start = {}, .y = to.narrow(1, 0, 4)});
+    mix_heads_forward(cx, {.w = w,
+                           .x = in.narrow(1, 4, 5),
+                           .before = in.narrow(1, 3, 1),
+                           .document_start = {},
+                           .query_start = 4,
+                           .y = to.narrow(1, 4, 5)});
+    EXPECT_EQ(parts.values(), whole.values());
+    const std::vector<float> y = whole.values();
+    for (size_t h = 0; h < 3; ++h)
+      EXPECT_EQ(y[h * 10], static_cast<float>(BF16(o.w[2 * h] * o.x[h * 10]))) << "token 0 of head " << h;
+  });
+}
+
+TEST(HeadModifiers, RowsMayBeSharedBySequences) {
+  const Shape s{2, 5, 3, 8, 1};
+  const Operands<float> o = random_operands<float>(s);
+  const std::vector<float> row(o.row.begin(), o.row.begin() + s.N);
+  std::vector<float> both = row;
+  both.insert(both.end(), row.begin(), row.end());
+  test::for_each_way({"head_modifiers"}, [&](Context& cx) {
+    Packed x(cx, s.heads(), o.x), scale(cx, {s.H}, o.scale), shared(cx, {s.N}, row), each(cx, {s.B, s.N}, both);
+    Packed y(cx, s.heads()), again(cx, s.heads());
+    scale_heads_forward(cx, {.scale = scale, .row = shared, .x = x, .y = y});
+    scale_heads_forward(cx, {.scale = scale, .row = each, .x = x, .y = again});
+    EXPECT_EQ(y.values(), again.values());
+    scale_heads_backward(cx, {.scale = scale, .row = shared, .y = {}, .dy = x, .dx = again, .dscale = {}});
+    EXPECT_EQ(y.values(), again.values());
+  });
+}
+
+// ---- mistakes
+
+TEST(HeadModifiers, MistakesAreNamed) {
+  Context cx;
+  const Dims heads{2, 4, 3, 8};
+  Tensor x(heads), y(heads), half(heads, DType::kBF16), thin({2, 4, 3, 6}), phases({3, 5}), scale({3}), row({5}),
+      w({3, 2}), w3({3, 3}), lse({2, 4, 3}), starts({2, 4}, DType::kI32), few({2, 3}, DType::kI32);
+  using test::expect_error;
+  expect_error([&] { turn_heads_forward(cx, {.phases = phases, .x = x, .y = y}); },
+               "[head_modifiers] phases [3, 5] must be [3, P] with 2P at most 8");
+  const Tensor fitting({3, 4}), token_row({4});
+  expect_error([&] { turn_heads_forward(cx, {.phases = fitting, .x = x, .y = half}); },
+               "[head_modifiers] y has type BF16; expected F32");
+  expect_error([&] { turn_heads_forward(cx, {.phases = fitting, .x = lse, .y = y}); },
+               "[head_modifiers] x has shape [2, 4, 3]; expected [B, N, H, X]");
+  Tensor dphases({3, 4});
+  expect_error([&] { turn_heads_backward(cx, {.phases = fitting, .y = {}, .dy = x, .dx = y, .dphases = dphases}); },
+               "[head_modifiers] y is missing");
+  expect_error([&] { scale_heads_forward(cx, {.scale = scale, .row = row, .x = x, .y = y}); },
+               "[head_modifiers] row has shape [5]; expected [4] or [2, 4]");
+  expect_error([&] { gate_heads_forward(cx, {.x = x, .g = thin, .y = y}); },
+               "[head_modifiers] g has shape [2, 4, 3, 6]; expected [2, 4, 3, 8]");
+  expect_error([&] { mix_heads_forward(cx, {.w = w3, .x = x, .before = {}, .document_start = {}, .y = y}); },
+               "[head_modifiers] w has shape [3, 3]; expected [3, 2]");
+  expect_error([&] { mix_heads_forward(cx, {.w = w, .x = x, .before = {}, .document_start = {}, .y = x}); },
+               "[head_modifiers] y must not be x");
+  expect_error([&] { mix_heads_forward(cx, {.w = w, .x = x, .before = {}, .document_start = few, .y = y}); },
+               "[head_modifiers] document_start has shape [2, 3]; expected [2, 4]");
+  expect_error([&] { mix_heads_forward(cx, {.w = w, .x = x, .before = x, .document_start = starts, .y = y}); },
+               "[head_modifiers] before has shape [2, 4, 3, 8]; expected [2, 1, 3, 8]");
+  expect_error([&] { sink_heads_forward(cx, {.sink = scale, .o = x, .lse = lse}); },
+               "[head_modifiers] lse has shape [2, 4, 3]; expected [2, 3, 4]");
 }
 
 }  // namespace

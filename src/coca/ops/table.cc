@@ -35,7 +35,8 @@ COCA_OP_TABLE(DecodeAttentionImpl, "decode_attention", &cpu::decode_attention_ro
 COCA_OP_TABLE(DilatedAttentionImpl, "dilated_attention", &cpu::dilated_attention_row, &cuda::dilated_attention_row)
 COCA_OP_TABLE(EmbeddingImpl, "embedding", &cpu::embedding_row, &ref::embedding_row, &cuda::embedding_row)
 COCA_OP_TABLE(GeluImpl, "gelu", &cpu::gelu_row, &ref::gelu_row, &cuda::gelu_row)
-COCA_OP_TABLE(HeadModifiersImpl, "head_modifiers", &cpu::head_modifiers_row, &ref::head_modifiers_row)
+COCA_OP_TABLE(HeadModifiersImpl, "head_modifiers", &cpu::head_modifiers_row, &ref::head_modifiers_row,
+              &cuda::head_modifiers_row)
 COCA_OP_TABLE(HeadsImpl, "heads", &cpu::heads_row, &cuda::heads_row)
 COCA_OP_TABLE(KvStoreImpl, "kv_store", &cpu::kv_store_row, &cuda::kv_store_row)
 COCA_OP_TABLE(LinearImpl, "linear", &onednn::linear_row, &onednn::linear_widened_row, &ref::linear_row,

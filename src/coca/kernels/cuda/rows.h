@@ -16,6 +16,7 @@ extern const ops::DecodeAttentionImpl decode_attention_row;
 extern const ops::DilatedAttentionImpl dilated_attention_row;
 extern const ops::EmbeddingImpl embedding_row;
 extern const ops::GeluImpl gelu_row;
+extern const ops::HeadModifiersImpl head_modifiers_row;
 extern const ops::HeadsImpl heads_row;
 extern const ops::KvStoreImpl kv_store_row;
 extern const ops::LinearImpl linear_row;

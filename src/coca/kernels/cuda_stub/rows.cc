@@ -25,6 +25,7 @@ const ops::DecodeAttentionImpl decode_attention_row = kNone<ops::DecodeAttention
 const ops::DilatedAttentionImpl dilated_attention_row = kNone<ops::DilatedAttentionImpl>;
 const ops::EmbeddingImpl embedding_row = kNone<ops::EmbeddingImpl>;
 const ops::GeluImpl gelu_row = kNone<ops::GeluImpl>;
+const ops::HeadModifiersImpl head_modifiers_row = kNone<ops::HeadModifiersImpl>;
 const ops::HeadsImpl heads_row = kNone<ops::HeadsImpl>;
 const ops::KvStoreImpl kv_store_row = kNone<ops::KvStoreImpl>;
 const ops::LinearImpl linear_row = kNone<ops::LinearImpl>;
