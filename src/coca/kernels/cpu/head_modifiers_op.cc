@@ -277,20 +277,17 @@ void mix_forward(Context&, const ops::MixHeadsForward& a) {
 // dots [2, M, H] of dy with x and with the heads before.
 template <typename T>
 void mix_dots(const ops::MixHeadsBackward& a, const Block& block, float* dots) {
-  const int64_t M = a.dy.size(0) * a.dy.size(1), H = a.dy.size(2);
-  const auto dy = heads_of<T>(a.dy, block);
-  float *same = dots + block.row * H, *before = same + M * H;
-  dot_heads(counts_of(block, a.dy), heads_of<T>(a.x, block), dy, same);
-  for (int64_t n = 0; n < block.N; ++n) {
-    const int64_t token = block.n + n;
-    const Block one = part_of(block, token, 1);
-    const auto last =
-        token > 0 ? heads_of<T>(a.x, part_of(block, token - 1, 1)) : heads_of<T>(a.before, Block{block.b, 0, 1, 0, 0});
-    if (last.data && !begins(a, block.b, token))
-      dot_heads(counts_of(one, a.dy), last, heads_of<T>(a.dy, one), before + n * H);
-    else
-      std::fill_n(before + n * H, H, 0.0f);
-  }
+  const int64_t M = a.dy.size(0) * a.dy.size(1), H = a.dy.size(2), edge = block.n == 0;
+  float *same = dots + block.row * H, *last = same + M * H;
+  dot_heads(counts_of(block, a.dy), heads_of<T>(a.x, block), heads_of<T>(a.dy, block), same);
+  const Block inner = part_of(block, block.n + edge, block.N - edge), first{block.b, 0, 1, 0, 0};
+  if (inner.N > 0)
+    dot_heads(counts_of(inner, a.dy), heads_of<T>(a.x, part_of(inner, inner.n - 1, inner.N)), heads_of<T>(a.dy, inner),
+              last + edge * H);
+  if (edge > 0 && !a.before.empty())
+    dot_heads(counts_of(first, a.dy), heads_of<T>(a.before, first), heads_of<T>(a.dy, first), last);
+  for (int64_t n = 0; n < block.N; ++n)
+    if (begins(a, block.b, block.n + n) || (block.n + n == 0 && a.before.empty())) std::fill_n(last + n * H, H, 0.0f);
 }
 
 // dbefore = w[h, 1] dy of token 0, or 0 where that begins a document.
