@@ -150,8 +150,9 @@ void mix_heads_backward(Of<T, 2> w, const DocumentStarts& starts, Of<T, 4> dy, T
                         TensorView<T, 4> dbefore) {
   const int64_t N = dy.size(1), X = dy.size(3);
   for_heads(dy, [&](int64_t b, int64_t n, int64_t h) {
-    const T *d = dy.ptr(b, n, h), *next = n + 1 < N && !starts.begins(b, n + 1) ? dy.ptr(b, n + 1, h) : nullptr;
-    for (int64_t i = 0; i < X; ++i) dx.ptr(b, n, h)[i] = next ? w(h, 0) * d[i] + w(h, 1) * next[i] : w(h, 0) * d[i];
+    const bool two = n + 1 < N && !starts.begins(b, n + 1);
+    const T *d = dy.ptr(b, n, h), *next = dy.ptr(b, two ? n + 1 : n, h);
+    for (int64_t i = 0; i < X; ++i) dx.ptr(b, n, h)[i] = two ? w(h, 0) * d[i] + w(h, 1) * next[i] : w(h, 0) * d[i];
     if (n > 0 || dbefore.empty()) return;
     for (int64_t i = 0; i < X; ++i) dbefore(b, 0, h, i) = starts.begins(b, 0) ? T(0) : w(h, 1) * d[i];
   });
