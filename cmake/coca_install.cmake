@@ -9,6 +9,7 @@ install(EXPORT coca NAMESPACE coca:: FILE coca-targets.cmake DESTINATION ${coca_
 # The headers of the library's modules, except those that only its kernels include.
 install(DIRECTORY src/coca DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} COMPONENT dev FILES_MATCHING PATTERN "*.h"
   PATTERN bench EXCLUDE REGEX "kernels/(cpu|cuda|cuda_stub|onednn|ref)$" EXCLUDE)
+install(DIRECTORY ${COCA_GENERATED_DIR}/coca DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} COMPONENT dev)
 install(FILES src/coca/kernels/cuda/device.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/coca/kernels/cuda COMPONENT dev)
 
 configure_package_config_file(cmake/coca-config.cmake.in ${CMAKE_CURRENT_BINARY_DIR}/coca-config.cmake

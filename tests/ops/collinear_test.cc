@@ -2,6 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/ops/collinear.h"
 
+#include <filesystem>
+#include <set>
+
 #include "coca/kernels/ref/collinear.h"
 #include "coca/ops/heads.h"
 #include "ops/op_test.h"
@@ -14,21 +17,40 @@ using test::as_view;
 using test::Complex;
 
 struct Shape {
-  int64_t B, N, H, G, D, R;
+  int64_t B, N, H, G, E, R, C = 0;
 };
 const Shape kShapes[] = {{1, 1, 1, 1, 2, 2},   {2, 5, 4, 2, 8, 8},    {1, 7, 3, 1, 48, 16},
                          {1, 3, 2, 2, 80, 80}, {2, 65, 2, 1, 64, 64}, {1, 4, 2, 2, 34, 6}};
-const Shape kOfficialShapes[] = {{1, 3, 2, 2, 12, 4}, {2, 5, 4, 2, 32, 16}};  // R < D
-const Collinear kKinds[] = {Collinear::kSlack, Collinear::kStrict, Collinear::kTied};
+const Shape kContentShapes[] = {
+    {1, 3, 2, 1, 5, 2, 3}, {1, 3, 2, 1, 10, 0, 4}, {2, 5, 4, 2, 48, 16, 16}, {1, 4, 2, 2, 37, 10, 11}};
+const Shape kOfficialShapes[] = {{1, 3, 2, 2, 12, 4}, {2, 5, 4, 2, 32, 16}};  // R < E
+#define COCA_KIND(X) Collinear::k##X,
+const Collinear kKinds[] = {COCA_FORMS(COCA_KIND)};
+#undef COCA_KIND
+const Magnitude kMagnitudes[] = {Magnitude::kRelu, Magnitude::kSoftplus};
+
+// The widths that t may have.
+std::vector<int64_t> t_widths(const Shape& s, const CollinearOptions& options) {
+  if (form_info(options.kind).members == 2) return {s.E, stored_width(options, s.E)};
+  return {stored_width(options, s.E)};
+}
+
+std::string name_of(const CollinearOptions& options) {
+  return fmt::format("{} {} content {}", form_info(options.kind).name,
+                     options.magnitude == Magnitude::kRelu ? "relu" : "softplus", options.content);
+}
 
 // The reference over whole tensors, in any scalar.
 template <typename T>
 struct Reference {
   Shape s;
-  int64_t width;  // of t: D, or D/2 if folded
-  int kind;
-  bool official;
+  int64_t width;  // of t
+  CollinearOptions options;
   const test::Angles& angles;
+  bool official = options.fold == Fold::kOfficial && s.R != s.E;
+  ref::CollinearHead layout{s.R, s.E, options.content}, fold{official ? s.E : s.R, s.E, options.content};
+  KeyDirection direction = key_direction(options.kind);
+  int64_t query = query_width(options, s.E);
 
   template <typename Body>
   void each(int64_t heads, const Body& body) const {
@@ -39,76 +61,83 @@ struct Reference {
                [this, n](int64_t j) { return angles.sin_d()(0, n, j); });
   }
   void forward(const T* q, const T* t, T* q_eff, T* k_eff) const {
-    each(s.H, [&](int64_t head, auto cos, auto sin) {
-      const int64_t at = head * s.D;
-      if (official)
-        ref::collinear_official_head<T>(q + at, nullptr, s.R, s.D, cos, sin, q_eff + at, nullptr);
-      else
-        ref::collinear_query_head(kind, q + at, s.R, s.D, cos, sin, q_eff + at);
+    with_form(options.kind, [&](auto form) {
+      each(s.H, [&](int64_t head, auto cos, auto sin) {
+        const T* in = q + head * query;
+        if (official)
+          ref::collinear_official_head<T>(in, nullptr, s.R, s.E, cos, sin, q_eff + head * s.E, nullptr);
+        else
+          ref::collinear_query_head(form, layout, in, cos, sin, q_eff + head * s.E);
+      });
     });
-    std::vector<T> tbar(static_cast<size_t>(s.D));
+    std::vector<T> tbar(static_cast<size_t>(s.E));
     each(s.G, [&](int64_t head, auto cos, auto sin) {
-      ref::collinear_fold_head(t + head * width, width, official ? s.D : s.R, s.D, tbar.data());
+      ref::collinear_fold_head(options.magnitude, fold, t + head * width, width, tbar.data());
       if (official) {
-        std::copy_n(tbar.begin(), s.D / 2, tbar.begin() + s.D / 2);  // folding [tbar, tbar] gives tbar again
-        ref::collinear_official_head<T>(nullptr, tbar.data(), s.R, s.D, cos, sin, nullptr, k_eff + head * s.D);
+        std::copy_n(tbar.begin(), s.E / 2, tbar.begin() + s.E / 2);  // folding [tbar, tbar] gives tbar again
+        ref::collinear_official_head<T>(nullptr, tbar.data(), s.R, s.E, cos, sin, nullptr, k_eff + head * s.E);
       } else {
-        ref::collinear_key_head(kind, tbar.data(), s.R, s.D, cos, sin, k_eff + head * s.D);
+        ref::collinear_key_head(direction, layout, tbar.data(), cos, sin, k_eff + head * s.E);
       }
     });
   }
   void backward(const T* q, const T* t, const T* dq_eff, const T* dk_eff, T* dq, T* dt) const {
-    const std::vector<T> zeros(static_cast<size_t>(s.D));
-    std::vector<T> scratch(zeros), sink(zeros), dtbar(static_cast<size_t>(s.D / 2));
-    each(s.H, [&](int64_t head, auto cos, auto sin) {
-      const int64_t at = head * s.D;
-      if (official)
-        ref::collinear_official_head_backward<T>(q + at, zeros.data(), dq_eff + at, zeros.data(), s.R, s.D, cos, sin,
-                                                 dq + at, sink.data(), scratch.data());
-      else
-        ref::collinear_query_head_backward<T>(kind, q + at, dq_eff + at, s.R, s.D, cos, sin, dq + at);
+    const std::vector<T> zeros(static_cast<size_t>(s.E));
+    std::vector<T> scratch(zeros), sink(zeros), dtbar(zeros);
+    with_form(options.kind, [&](auto form) {
+      each(s.H, [&](int64_t head, auto cos, auto sin) {
+        const T *in = q + head * query, *g = dq_eff + head * s.E;
+        if (official)
+          ref::collinear_official_head_backward<T>(in, zeros.data(), g, zeros.data(), s.R, s.E, cos, sin,
+                                                   dq + head * query, sink.data(), scratch.data());
+        else
+          ref::collinear_query_head_backward(form, layout, in, g, cos, sin, dq + head * query);
+      });
     });
     each(s.G, [&](int64_t head, auto cos, auto sin) {
-      const T *t_head = t + head * width, *g = dk_eff + head * s.D;
-      if (!official)
-        return ref::collinear_key_head_backward<T>(kind, t_head, g, width, s.R, s.D, cos, sin, dtbar.data(),
-                                                   dt + head * width);
-      if (width == s.D)
-        return ref::collinear_official_head_backward<T>(zeros.data(), t_head, zeros.data(), g, s.R, s.D, cos, sin,
+      const T *t_head = t + head * width, *g = dk_eff + head * s.E;
+      if (official && width == s.E)
+        return ref::collinear_official_head_backward<T>(zeros.data(), t_head, zeros.data(), g, s.R, s.E, cos, sin,
                                                         sink.data(), dt + head * width, scratch.data());
       std::fill(dtbar.begin(), dtbar.end(), T(0));
-      ref::collinear_official_tbar_head_backward(g, s.R, s.D, cos, sin, dtbar.data());
-      ref::collinear_fold_head_backward(t_head, dtbar.data(), width, s.D, s.D, dt + head * width);
+      if (official)
+        ref::collinear_official_tbar_head_backward(g, s.R, s.E, cos, sin, dtbar.data());
+      else
+        ref::collinear_tbar_head_backward(direction, layout, g, cos, sin, dtbar.data());
+      ref::collinear_fold_head_backward(options.magnitude, fold, t_head, dtbar.data(), width, dt + head * width);
     });
   }
 };
 
-void expect_complex_step_gradients(const Shape& s, Collinear kind, int64_t width) {
+void expect_complex_step_gradients(const Shape& s, const CollinearOptions& options, int64_t width) {
   const test::Angles angles(s.N, s.R / 2, 4);
-  const Reference<double> real{s, width, static_cast<int>(kind), false, angles};
-  const Reference<Complex> complex{s, width, static_cast<int>(kind), false, angles};
+  const Reference<double> real{s, width, options, angles};
+  const Reference<Complex> complex{s, width, options, angles};
   const int64_t tokens = s.B * s.N;
-  const auto nq = static_cast<size_t>(tokens * s.H * s.D), nt = static_cast<size_t>(tokens * s.G * width),
-             nk = static_cast<size_t>(tokens * s.G * s.D);
+  const auto nq = static_cast<size_t>(tokens * s.H * real.query), ne = static_cast<size_t>(tokens * s.H * s.E),
+             nt = static_cast<size_t>(tokens * s.G * width), nk = static_cast<size_t>(tokens * s.G * s.E);
   const auto x_values = test::random_values(static_cast<int64_t>(nq + nt), 8);
-  const auto weights = test::random_values(static_cast<int64_t>(nq + nk), 9);
+  const auto weights = test::random_values(static_cast<int64_t>(ne + nk), 9);
   const std::vector<double> x(x_values.begin(), x_values.end()), weight(weights.begin(), weights.end());
   const auto loss = [&](std::span<const Complex> at) {
-    std::vector<Complex> out(nq + nk);
-    complex.forward(at.data(), at.data() + nq, out.data(), out.data() + nq);
+    std::vector<Complex> out(ne + nk);
+    complex.forward(at.data(), at.data() + nq, out.data(), out.data() + ne);
     Complex sum(0);
     for (size_t i = 0; i < out.size(); ++i) sum += weight[i] * out[i];
     return sum;
   };
   std::vector<double> actual(nq + nt);
-  real.backward(x.data(), x.data() + nq, weight.data(), weight.data() + nq, actual.data(), actual.data() + nq);
-  test::expect_gradient(actual, test::complex_step_gradient(x, loss), "collinear");
+  real.backward(x.data(), x.data() + nq, weight.data(), weight.data() + ne, actual.data(), actual.data() + nq);
+  test::expect_gradient(actual, test::complex_step_gradient(x, loss), name_of(options));
 }
 
 TEST(Collinear, ReferenceGradientsMatchComplexStep) {
-  for (const Shape& s : {Shape{1, 2, 2, 1, 8, 8}, Shape{1, 2, 2, 2, 12, 4}})
+  for (const Shape& s : {Shape{1, 2, 2, 1, 8, 8}, Shape{1, 2, 2, 2, 12, 4}, Shape{1, 2, 2, 1, 11, 4, 3}})
     for (const Collinear kind : kKinds)
-      for (const int64_t width : {s.D, s.D / 2}) expect_complex_step_gradients(s, kind, width);
+      for (const Magnitude magnitude : kMagnitudes) {
+        const CollinearOptions options{.kind = kind, .magnitude = magnitude, .content = s.C};
+        for (const int64_t width : t_widths(s, options)) expect_complex_step_gradients(s, options, width);
+      }
 }
 
 TEST(Collinear, OfficialFoldGradientMatchesComplexStep) {
@@ -136,16 +165,16 @@ struct Outputs {
   std::vector<T> q_eff, k_eff, dq, dt;
 };
 
-bool official(const CollinearOptions& options, const Shape& s) { return options.fold == Fold::kOfficial && s.R != s.D; }
+bool official(const CollinearOptions& options, const Shape& s) { return options.fold == Fold::kOfficial && s.R != s.E; }
 
 struct Inputs {
   Tensor q, t, gq, gk;
   template <typename T>
-  static Inputs of(const Shape& s, int64_t width) {
+  static Inputs of(const Shape& s, const CollinearOptions& options, int64_t width) {
     const auto tensor = [&](int64_t heads, int64_t dims, uint64_t seed) {
       return test::tensor_of<T>({s.B, s.N, heads, dims}, test::random_values(s.B * s.N * heads * dims, seed));
     };
-    return {tensor(s.H, s.D, 1), tensor(s.G, width, 2), tensor(s.H, s.D, 3), tensor(s.G, s.D, 4)};
+    return {tensor(s.H, query_width(options, s.E), 1), tensor(s.G, width, 2), tensor(s.H, s.E, 3), tensor(s.G, s.E, 4)};
   }
   Inputs on(Context& cx) const { return {to_device(cx, q), to_device(cx, t), to_device(cx, gq), to_device(cx, gk)}; }
 };
@@ -155,9 +184,9 @@ Outputs<T> expected_outputs(const Shape& s, const CollinearOptions& options, con
                             const Inputs& in) {
   const auto qx = test::convert<T>(in.q), tx = test::convert<T>(in.t), gqx = test::convert<T>(in.gq),
              gkx = test::convert<T>(in.gk);
-  Outputs<T> out{std::vector<T>(qx.size()), std::vector<T>(gkx.size()), std::vector<T>(qx.size()),
+  Outputs<T> out{std::vector<T>(gqx.size()), std::vector<T>(gkx.size()), std::vector<T>(qx.size()),
                  std::vector<T>(tx.size())};
-  const Reference<T> reference{s, in.t.size(3), static_cast<int>(options.kind), official(options, s), angles};
+  const Reference<T> reference{s, in.t.size(3), options, angles};
   reference.forward(qx.data(), tx.data(), out.q_eff.data(), out.k_eff.data());
   reference.backward(qx.data(), tx.data(), gqx.data(), gkx.data(), out.dq.data(), out.dt.data());
   return out;
@@ -178,15 +207,19 @@ struct Run {
   Inputs there = in.on(cx);
   std::vector<float> k_eff{};
 
-  const test::ErrorRule rule{.terms = 4, .stored = kType},
-      folded{.terms = 4, .zero_share = 0.9, .stored = kType};  // ReLU sets about half to zero
+  // With softplus and the logistic function: exp within 2 ulp, log1p within 2, and an addition, so 5 eps = sqrt(25)
+  // eps.
+  const double terms =
+      options.magnitude == Magnitude::kSoftplus || form_info(options.kind).magnitude == Magnitude::kSoftplus ? 25 : 4;
+  const test::ErrorRule rule{.terms = terms, .stored = kType},
+      folded{.terms = terms, .zero_share = 0.9, .stored = kType};  // ReLU sets about half to zero
 
   Tensor empty(const Dims& shape, DType type = kType) const { return Tensor(shape, type, cx.memory()); }
   std::vector<float> values(const Tensor& t) const { return test::float_values(to_host(cx, t)); }
-  Dims folded_shape() const { return {s.B, s.N, s.G, s.D / 2}; }
+  Dims folded_shape() const { return {s.B, s.N, s.G, stored_width(options, s.E)}; }
 
   void direct() {
-    Tensor q_eff = empty(in.q.shape()), k = empty(in.gk.shape()), dq = empty(in.q.shape()), dt = empty(in.t.shape());
+    Tensor q_eff = empty(in.gq.shape()), k = empty(in.gk.shape()), dq = empty(in.q.shape()), dt = empty(in.t.shape());
     collinear_forward(cx, options, {.rows = rows, .q = there.q, .t = there.t, .q_eff = q_eff, .k_eff = k});
     collinear_backward(
         cx, options,
@@ -233,10 +266,10 @@ struct Run {
 
 template <typename T>
 void run_case(const Shape& s, const CollinearOptions& options, int64_t width) {
-  SCOPED_TRACE(fmt::format("kind {} D {} R {} width {} {}", static_cast<int>(options.kind), s.D, s.R, width,
-                           dtype_name(DTypeOf<T>::value)));
+  SCOPED_TRACE(
+      fmt::format("{} E {} R {} width {} {}", name_of(options), s.E, s.R, width, dtype_name(DTypeOf<T>::value)));
   const test::Angles angles(s.N, s.R / 2, 2);
-  const Inputs in = Inputs::of<T>(s, width);
+  const Inputs in = Inputs::of<T>(s, options, width);
   const auto expected = expected_outputs<double>(s, options, angles, in);
   const auto naive = expected_outputs<float>(s, options, angles, in);
   test::for_each_way({"collinear"}, [&](Context& context) {
@@ -248,17 +281,22 @@ void run_case(const Shape& s, const CollinearOptions& options, int64_t width) {
 }
 
 TEST(Collinear, ValuesAndGradientsMatchTheReferenceOnEveryTarget) {
-  for (const Shape& s : kShapes)
-    for (const Collinear kind : kKinds)
-      for (const int64_t width : {s.D, s.D / 2}) {
-        run_case<float>(s, {.kind = kind}, width);
-        run_case<BF16>(s, {.kind = kind}, width);
-      }
+  const auto run = [](const Shape& s, const CollinearOptions& options) {
+    for (const int64_t width : t_widths(s, options)) {
+      run_case<float>(s, options, width);
+      run_case<BF16>(s, options, width);
+    }
+  };
+  for (const Collinear kind : kKinds) {
+    for (const Shape& s : kShapes) run(s, {.kind = kind});
+    for (const Shape& s : kContentShapes)
+      for (const Magnitude magnitude : kMagnitudes) run(s, {.kind = kind, .magnitude = magnitude, .content = s.C});
+  }
 }
 
 TEST(Collinear, TheOfficialFoldMatchesItsReference) {
   for (const Shape& s : kOfficialShapes)
-    for (const int64_t width : {s.D, s.D / 2}) {
+    for (const int64_t width : {s.E, s.E / 2}) {
       run_case<float>(s, {.fold = Fold::kOfficial}, width);
       run_case<BF16>(s, {.fold = Fold::kOfficial}, width);
     }
@@ -268,7 +306,7 @@ TEST(Collinear, TheOfficialFoldMatchesItsReference) {
 // over their inputs give the same results as separate tensors.
 template <typename T>
 void run_views(Context& cx, const Shape& s, const CollinearOptions& options) {
-  SCOPED_TRACE(fmt::format("kind {} D {} {}", static_cast<int>(options.kind), s.D, dtype_name(DTypeOf<T>::value)));
+  SCOPED_TRACE(fmt::format("{} E {} {}", name_of(options), s.E, dtype_name(DTypeOf<T>::value)));
   constexpr DType kType = DTypeOf<T>::value;
   const auto rows_of = [&](const test::Angles& angles) {
     const Dims shape{s.B, s.N, s.R / 2};
@@ -276,7 +314,7 @@ void run_views(Context& cx, const Shape& s, const CollinearOptions& options) {
   };
   const test::Angles query_angles(s.B * s.N, s.R / 2, 5), key_angles(s.B * s.N, s.R / 2, 6);
   const test::RowsOn rows = rows_of(query_angles), key_rows = rows_of(key_angles);
-  const Dims dims{s.B, s.N, s.H, s.D}, fused{s.B, s.N, s.H, 2, s.D};
+  const Dims dims{s.B, s.N, s.H, s.E}, fused{s.B, s.N, s.H, 2, s.E};
   const Tensor qt = to_device(cx, test::tensor_of<T>(fused, test::random_values(fused.product(), 1)));
   Tensor g = to_device(cx, test::tensor_of<T>(fused, test::random_values(fused.product(), 2)));
   Tensor out(fused, kType, cx.memory());
@@ -326,12 +364,16 @@ void run_views(Context& cx, const Shape& s, const CollinearOptions& options) {
 TEST(Collinear, ViewsInPlaceAndRowsOfTheKeys) {
   test::for_each_way({"collinear", "heads"}, [](Context& cx) {
     for (const Collinear kind : kKinds) {
-      run_views<float>(cx, {2, 3, 2, 2, 24, 8}, {.kind = kind});
-      run_views<BF16>(cx, {2, 3, 2, 2, 24, 8}, {.kind = kind});
+      if (form_info(kind).members == 1) continue;  // q_eff is wider than q
+      for (const int64_t content : {0, 4}) {
+        const CollinearOptions options{.kind = kind, .content = content};
+        run_views<float>(cx, {2, 3, 2, 2, 24 + content, 8}, options);
+        run_views<BF16>(cx, {2, 3, 2, 2, 24 + content, 8}, options);
+      }
     }
     for (const Shape& s : kOfficialShapes) {
-      run_views<float>(cx, {s.B, s.N, s.H, s.H, s.D, s.R}, {.fold = Fold::kOfficial});
-      run_views<BF16>(cx, {s.B, s.N, s.H, s.H, s.D, s.R}, {.fold = Fold::kOfficial});
+      run_views<float>(cx, {s.B, s.N, s.H, s.H, s.E, s.R}, {.fold = Fold::kOfficial});
+      run_views<BF16>(cx, {s.B, s.N, s.H, s.H, s.E, s.R}, {.fold = Fold::kOfficial});
     }
   });
 }
@@ -341,11 +383,12 @@ double score(Collinear kind, const std::vector<double>& q, const std::vector<dou
              const std::vector<double>& theta) {
   const auto D = static_cast<int64_t>(q.size());
   std::vector<double> tbar(q.size() / 2), q_eff(q.size()), k_eff(q.size());
-  ref::collinear_fold_head(t.data(), D, D, D, tbar.data());
+  const ref::CollinearHead head{D, D};
+  ref::collinear_fold_head(Magnitude::kRelu, head, t.data(), D, tbar.data());
   const auto c = [&](double at) { return [&, at](int64_t j) { return std::cos(at * theta[static_cast<size_t>(j)]); }; };
   const auto s = [&](double at) { return [&, at](int64_t j) { return std::sin(at * theta[static_cast<size_t>(j)]); }; };
-  ref::collinear_query_head(static_cast<int>(kind), q.data(), D, D, c(m), s(m), q_eff.data());
-  ref::collinear_key_head(static_cast<int>(kind), tbar.data(), D, D, c(n), s(n), k_eff.data());
+  with_form(kind, [&](auto form) { ref::collinear_query_head(form, head, q.data(), c(m), s(m), q_eff.data()); });
+  ref::collinear_key_head(key_direction(kind), head, tbar.data(), c(n), s(n), k_eff.data());
   double sum = 0;
   for (size_t i = 0; i < q.size(); ++i) sum += q_eff[i] * k_eff[i];
   return sum;
@@ -374,6 +417,80 @@ TEST(Collinear, PaperIdentities) {
   std::vector<double> tied(6);
   for (size_t j = 0; j < 3; ++j) tied[j] = tied[j + 3] = (q[j] + q[j + 3]) / 2;
   EXPECT_NEAR(score(Collinear::kTied, q, t, m, n, theta), score(Collinear::kStrict, tied, t, m, n, theta), 1e-14);
+  // With |q| in place of |q|^2, the score of a query twice as long is twice as large.
+  std::vector<double> twice = q;
+  for (double& x : twice) x *= 2;
+  EXPECT_NEAR(score(Collinear::kAbs, twice, t, m, n, theta), 2 * score(Collinear::kAbs, q, t, m, n, theta), 1e-14);
+  EXPECT_NEAR(score(Collinear::kStrict, twice, t, m, n, theta), 4 * strict, 1e-14);
+}
+
+// Every header of the folder is a form of the list, with a name of its own and widths that fit together.
+TEST(Collinear, EveryHeaderIsAForm) {
+  std::set<std::string_view> names;
+  for (const Collinear kind : kKinds) {
+    const FormInfo& form = form_info(kind);
+    EXPECT_TRUE(names.insert(form.name).second) << form.name;
+    EXPECT_FALSE(form.summary.empty() || form.source.empty()) << form.name;
+    EXPECT_TRUE(form.members == 1 || form.members == 2) << form.name;
+    const CollinearOptions options{.kind = kind, .content = 5};
+    EXPECT_EQ(stored_width(options, 21), 13);
+    EXPECT_EQ(effective_width(options, 13), 21);
+    EXPECT_EQ(query_width(options, 21), 8 * form.members + 5);
+  }
+  size_t headers = 0;
+  for (const auto& file : std::filesystem::directory_iterator(COCA_SOURCE_DIR "/src/coca/kernels/args/forms"))
+    headers += file.path().extension() == ".h";
+  EXPECT_EQ(names.size(), headers);
+}
+
+// q_eff is linear in (c, s), on which gradients of angles and decoding rest.
+TEST(Collinear, QueriesAreLinearInCosAndSin) {
+  for (const Collinear kind : kKinds)
+    with_form(kind, [](auto form) {
+      const Plane<double> x = form.query(0.7, -0.4, 1.0, 0.0), y = form.query(0.7, -0.4, 0.0, 1.0),
+                          sum = form.query(0.7, -0.4, 2.0, -3.0);
+      EXPECT_NEAR(sum.x, 2 * x.x - 3 * y.x, 1e-15) << form.kInfo.name;
+      EXPECT_NEAR(sum.y, 2 * x.y - 3 * y.y, 1e-15) << form.kInfo.name;
+    });
+}
+
+// softplus and its derivative are right at both ends, where exp over- and underflows.
+TEST(Collinear, LengthsOfExtremeNumbers) {
+  const std::vector<float> values{-3e38f, -200, -104, -88, -20, -1, -1e-8f, 0, 1e-8f, 1, 20, 88, 104, 200, 3e38f, 0.3f};
+  const Dims dims{1, 1, 1, 16};
+  const Tensor t_values = test::tensor_of<float>(dims, values);
+  Tensor ones(dims);
+  std::ranges::fill(ones.values<float>(), 1.0f);
+  const CollinearOptions options{.kind = Collinear::kPope, .magnitude = Magnitude::kSoftplus};
+  test::for_each_way({"collinear"}, [&](Context& cx) {
+    const Tensor t = to_device(cx, t_values), g = to_device(cx, ones);
+    Tensor tbar(dims, DType::kF32, cx.memory()), dt(dims, DType::kF32, cx.memory());
+    collinear_fold(cx, options, {.R = 8, .t = t, .tbar = tbar});
+    collinear_fold_backward(cx, options, {.R = 8, .t = t, .dtbar = g, .dt = dt});
+    const std::vector<float> length = test::float_values(to_host(cx, tbar)),
+                             slope = test::float_values(to_host(cx, dt));
+    for (size_t i = 0; i < values.size(); ++i) {
+      const double x = values[i], l = forms::softplus(x), s = forms::logistic(x);
+      // exp within 2 ulp, log1p or the quotient within 2, one addition; denormal results may be flushed to zero.
+      EXPECT_NEAR(length[i], l, 5 * 0x1p-23 * l + 0x1p-126) << x;
+      EXPECT_NEAR(slope[i], s, 5 * 0x1p-23 * s + 0x1p-126) << x;
+    }
+  });
+}
+
+// Where the length of q has no derivative, the gradient is zero and not NaN.
+TEST(Collinear, TheGradientOfAQueryOfZerosIsZero) {
+  const Dims dims{1, 2, 1, 8};
+  const test::Angles angles(2, 4, 3);
+  const Tensor zeros(dims), gradients = test::random_tensor(dims, 1);
+  test::for_each_way({"collinear"}, [&](Context& cx) {
+    const test::RowsOn rows(cx, angles.rows());
+    const Tensor q = to_device(cx, zeros), g = to_device(cx, gradients);
+    Tensor dq(dims, DType::kF32, cx.memory()), dt(dims, DType::kF32, cx.memory());
+    collinear_backward(cx, {.kind = Collinear::kAbs},
+                       {.rows = rows, .q = q, .t = q, .dq_eff = g, .dk_eff = g, .dq = dq, .dt = dt});
+    EXPECT_EQ(test::float_values(to_host(cx, dq)), std::vector<float>(16));
+  });
 }
 
 TEST(Collinear, OfficialFoldEqualsOursWithFullRotaryAndDiffersWithPartial) {
@@ -469,6 +586,19 @@ TEST(Collinear, BadShapesAreNamed) {
   EXPECT_THAT(
       [&] { collinear_forward(context, {}, {.rows = angles.rows(), .q = q, .t = t, .q_eff = out, .k_eff = t}); },
       testing::ThrowsMessage<Error>(testing::HasSubstr("t has shape [1, 4, 1, 6]; expected [1, 4, 1, 8]")));
+  const auto pope = [&](TensorRef q_in, TensorRef t_in, int64_t content) {
+    collinear_forward(context, {.kind = Collinear::kPope, .content = content},
+                      {.rows = angles.rows(), .q = q_in, .t = t_in, .q_eff = out, .k_eff = out});
+  };
+  Tensor narrow({1, 4, 2, 4});
+  EXPECT_THAT([&] { pope(q, narrow, 0); },
+              testing::ThrowsMessage<Error>(testing::HasSubstr("q has shape [1, 4, 2, 8]; expected [1, 4, 2, 4]")));
+  EXPECT_THAT([&] { pope(narrow, q, 0); },
+              testing::ThrowsMessage<Error>(testing::HasSubstr("t has shape [1, 4, 2, 8]; expected [1, 4, 2, 4]")));
+  EXPECT_THAT([&] { pope(narrow, narrow, 3); },
+              testing::ThrowsMessage<Error>(testing::HasSubstr("heads of 8 numbers with 3 content channels")));
+  EXPECT_THAT([&] { pope(narrow, narrow, 2); },
+              testing::ThrowsMessage<Error>(testing::HasSubstr("rotary dims 8 must be even and at most 6")));
 }
 
 }  // namespace

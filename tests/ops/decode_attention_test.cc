@@ -44,36 +44,36 @@ constexpr auto kSlack = collinear(Collinear::kSlack), kStrict = collinear(Collin
 using ref::DecodeScore;
 
 const Case kCases[] = {
-    {1, 1, 1, 1, 1, 2, 2, kSlack, false, DecodeScore::kSlack},
+    {1, 1, 1, 1, 1, 2, 2, kSlack, false, DecodeScore::kCollinear},
     {2, 1, 63, 2, 2, 6, 6, kRope, false, DecodeScore::kRope},
-    {1, 1, 64, 3, 1, 34, 34, kSlack, false, DecodeScore::kSlack},
-    {1, 2, 65, 6, 2, 16, 8, kStrict, false, DecodeScore::kStrict},
-    {2, 1, 256, 4, 4, 64, 64, kTied, false, DecodeScore::kTied},
-    {1, 3, 257, 4, 2, 20, 6, kSlack, false, DecodeScore::kSlack},
+    {1, 1, 64, 3, 1, 34, 34, kSlack, false, DecodeScore::kCollinear},
+    {1, 2, 65, 6, 2, 16, 8, kStrict, false, DecodeScore::kCollinear},
+    {2, 1, 256, 4, 4, 64, 64, kTied, false, DecodeScore::kCollinear},
+    {1, 3, 257, 4, 2, 20, 6, kSlack, false, DecodeScore::kCollinear},
     {1, 1, 300, 7, 1, 48, 16, kRope, false, DecodeScore::kRope},
-    {1, 5, 600, 2, 1, 80, 80, kSlack, false, DecodeScore::kSlack},
+    {1, 5, 600, 2, 1, 80, 80, kSlack, false, DecodeScore::kCollinear},
     {1, 8, 700, 4, 1, 32, 32, kRope, false, DecodeScore::kRope},
     {1, 1, 520, 2, 2, 24, 8, kOfficial, false, DecodeScore::kOfficial},   // R < D/2
     {1, 2, 130, 4, 2, 16, 12, kOfficial, false, DecodeScore::kOfficial},  // R > D/2
-    {1, 1, 90, 2, 2, 16, 16, kOfficial, false, DecodeScore::kSlack},      // R = D: the same as our fold
+    {1, 1, 90, 2, 2, 16, 16, kOfficial, false, DecodeScore::kCollinear},  // R = D: the same as our fold
     {2, 1, 333, 4, 2, 40, 0, {}, true},
     {1, 4, 70, 3, 3, 10, 0, {}, false},
-    {1, 100, 100, 2, 2, 16, 16, kSlack, false, DecodeScore::kSlack},   // prefill
-    {2, 70, 333, 4, 2, 18, 10, kStrict, false, DecodeScore::kStrict},  // prefill after other tokens
+    {1, 100, 100, 2, 2, 16, 16, kSlack, false, DecodeScore::kCollinear},  // prefill
+    {2, 70, 333, 4, 2, 18, 10, kStrict, false, DecodeScore::kCollinear},  // prefill after other tokens
     {1, 75, 300, 2, 1, 16, 0, {}, true},
-    {1, 1, 2100, 4, 1, 64, 64, kSlack, false, DecodeScore::kSlack},  // three ranges
+    {1, 1, 2100, 4, 1, 64, 64, kSlack, false, DecodeScore::kCollinear},  // three ranges
     {1, 6, 1500, 2, 2, 34, 34, kRope, false, DecodeScore::kRope},
-    {1, 1, 700, 4, 2, 16, 16, kSlack, false, DecodeScore::kSlack,
+    {1, 1, 700, 4, 2, 16, 16, kSlack, false, DecodeScore::kCollinear,
      100},  // windows: pages before the window, part of a page,
-    {2, 9, 333, 2, 2, 18, 10, kRope, false, DecodeScore::kRope, 77},    // rows whose windows start at different tokens,
-    {1, 70, 600, 2, 1, 8, 8, kStrict, false, DecodeScore::kStrict, 1},  // only the token itself,
-    {1, 100, 100, 2, 1, 8, 0, {}, true, DecodeScore::kDot, 30},         // prefill,
-    {1, 2, 2100, 2, 2, 10, 10, kSlack, false, DecodeScore::kSlack, 257},              // ranges without visible keys
-    {1, 3, 90, 2, 2, 6, 6, kRope, false, DecodeScore::kRope, 500},                    // wider than the cache
-    {1, 1, 700, 4, 2, 16, 16, kSlack, false, DecodeScore::kSlack, 40, {3, 3, 1, 1}},  // dilated: pages before the
-                                                                                      // window,
-    {2, 9, 333, 2, 2, 18, 10, kRope, false, DecodeScore::kRope, 30, {2, 7}},          // heads of different kinds,
-    {1, 70, 600, 2, 1, 8, 0, {}, true, DecodeScore::kDot, 25, {5, 5}},                // ALiBi, several rows
+    {2, 9, 333, 2, 2, 18, 10, kRope, false, DecodeScore::kRope, 77},  // rows whose windows start at different tokens,
+    {1, 70, 600, 2, 1, 8, 8, kStrict, false, DecodeScore::kCollinear, 1},                 // only the token itself,
+    {1, 100, 100, 2, 1, 8, 0, {}, true, DecodeScore::kDot, 30},                           // prefill,
+    {1, 2, 2100, 2, 2, 10, 10, kSlack, false, DecodeScore::kCollinear, 257},              // ranges without visible keys
+    {1, 3, 90, 2, 2, 6, 6, kRope, false, DecodeScore::kRope, 500},                        // wider than the cache
+    {1, 1, 700, 4, 2, 16, 16, kSlack, false, DecodeScore::kCollinear, 40, {3, 3, 1, 1}},  // dilated: pages before the
+                                                                                          // window,
+    {2, 9, 333, 2, 2, 18, 10, kRope, false, DecodeScore::kRope, 30, {2, 7}},              // heads of different kinds,
+    {1, 70, 600, 2, 1, 8, 0, {}, true, DecodeScore::kDot, 25, {5, 5}},                    // ALiBi, several rows
 };
 std::ostream& operator<<(std::ostream& out, const Case& c) {
   return out << fmt::format("B{} N{} S{} H{} G{} D{} R{} score {}{}", c.B, c.N, c.S, c.H, c.G, c.D, c.R,
@@ -173,7 +173,8 @@ struct Decoding {
          .query_start = c.S - c.N,
          .dilation = c.dilation.empty() ? nullptr : c.dilation.data(),
          .slopes = c.alibi ? slopes.values<float>().data() : nullptr},
-        c.ref_score, c.R, [&](int64_t, int64_t s, int64_t j) { return static_cast<T>(std::cos(angle(s, j))); },
+        c.ref_score, c.options.collinear.kind, c.R,
+        [&](int64_t, int64_t s, int64_t j) { return static_cast<T>(std::cos(angle(s, j))); },
         [&](int64_t, int64_t s, int64_t j) { return static_cast<T>(std::sin(angle(s, j))); },
         as_view<const T, 4>(qx, q.shape()), as_view<const T, 4>(kx, keys.shape()),
         as_view<const T, 4>(vx, values.shape()), as_view<T, 4>(o, q.shape()), as_view<T, 3>(lse, {c.B, c.H, c.N}));
@@ -293,9 +294,9 @@ TEST(DecodeAttention, MatchesTheReferenceOnAGpu) {
 TEST(DecodeAttention, AnglesAndSequencesOnAGpu) {
   if (const Gpus found = gpus(); found.list.empty()) GTEST_SKIP() << "not run on a GPU: " << found.none;
   Context cx(device_memory({DeviceKind::kCuda, 0}));
-  const Case cases[] = {{1, 1, 40, 4, 2, 16, 8, kSlack, false, DecodeScore::kSlack},
-                        {1, 3, 1500, 4, 2, 16, 8, kSlack, false, DecodeScore::kSlack},
-                        {1, 1, 1, 4, 2, 16, 8, kSlack, false, DecodeScore::kSlack}};
+  const Case cases[] = {{1, 1, 40, 4, 2, 16, 8, kSlack, false, DecodeScore::kCollinear},
+                        {1, 3, 1500, 4, 2, 16, 8, kSlack, false, DecodeScore::kCollinear},
+                        {1, 1, 1, 4, 2, 16, 8, kSlack, false, DecodeScore::kCollinear}};
   std::vector<Decoding> all;
   std::vector<OnDevice> there;
   std::vector<Tensor> together, alone;
@@ -373,7 +374,7 @@ TEST(DecodeAttention, TokensThatAllQueriesSee) {
       far.spec.first = 0;
       far.spec.causal = false;
       const ref::DecodeSide<T> sides[] = {near, far};
-      ref::decode_attention<T>(sides, c.ref_score, c.R, as_view<const T, 4>(qx, s.q.shape()),
+      ref::decode_attention<T>(sides, c.ref_score, c.options.collinear.kind, c.R, as_view<const T, 4>(qx, s.q.shape()),
                                as_view<const T, 4>(kx, s.keys.shape()), as_view<const T, 4>(vx, s.values.shape()),
                                as_view<T, 4>(o, s.q.shape()), {});
       return o;
@@ -396,7 +397,7 @@ TEST(DecodeAttention, TokensThatAllQueriesSee) {
 
 // Rows of cos and sin that differ between sequences and are not linear in the position.
 TEST(DecodeAttention, AnyPositionsPerSequence) {
-  const Case c{2, 3, 300, 4, 2, 24, 16, kSlack, false, DecodeScore::kSlack};
+  const Case c{2, 3, 300, 4, 2, 24, 16, kSlack, false, DecodeScore::kCollinear};
   const Decoding s(c, KvType::kF32);
   Tensor cos({2, c.S, 8}), sin({2, c.S, 8});
   Rng rng(3);
@@ -413,8 +414,8 @@ TEST(DecodeAttention, AnyPositionsPerSequence) {
     const auto qx = test::convert<T>(s.q), kx = test::convert<T>(s.keys), vx = test::convert<T>(s.values);
     std::vector<T> o(qx.size());
     ref::decode_attention<T>(
-        {.scale = 1.0 / std::sqrt(static_cast<float>(c.D)), .query_start = c.S - c.N}, c.ref_score, c.R,
-        [&](int64_t b, int64_t n, int64_t j) { return T(at(cos, b, n, j)); },
+        {.scale = 1.0 / std::sqrt(static_cast<float>(c.D)), .query_start = c.S - c.N}, c.ref_score,
+        c.options.collinear.kind, c.R, [&](int64_t b, int64_t n, int64_t j) { return T(at(cos, b, n, j)); },
         [&](int64_t b, int64_t n, int64_t j) { return T(at(sin, b, n, j)); }, as_view<const T, 4>(qx, s.q.shape()),
         as_view<const T, 4>(kx, s.keys.shape()), as_view<const T, 4>(vx, s.values.shape()),
         as_view<T, 4>(o, s.q.shape()), {});
@@ -438,10 +439,10 @@ TEST(DecodeAttention, AnyPositionsPerSequence) {
 // Other sequences in the same call do not change a single bit: short ones, one with several ranges, and one with more
 // rows than a task handles.
 TEST(DecodeAttention, SequencesOfOneCallAreIndependent) {
-  const Case cases[] = {{1, 1, 40, 4, 2, 16, 8, kSlack, false, DecodeScore::kSlack},
-                        {1, 3, 2500, 4, 2, 16, 8, kSlack, false, DecodeScore::kSlack},
-                        {1, 130, 200, 4, 2, 16, 8, kSlack, false, DecodeScore::kSlack},
-                        {1, 1, 1, 4, 2, 16, 8, kSlack, false, DecodeScore::kSlack}};
+  const Case cases[] = {{1, 1, 40, 4, 2, 16, 8, kSlack, false, DecodeScore::kCollinear},
+                        {1, 3, 2500, 4, 2, 16, 8, kSlack, false, DecodeScore::kCollinear},
+                        {1, 130, 200, 4, 2, 16, 8, kSlack, false, DecodeScore::kCollinear},
+                        {1, 1, 1, 4, 2, 16, 8, kSlack, false, DecodeScore::kCollinear}};
   for (const KvType type : kTypes)
     for (const char* impl : {"cpu", "ref"}) {
       SCOPED_TRACE(std::string(enum_name(type)) + " " + impl);
@@ -463,7 +464,7 @@ TEST(DecodeAttention, SequencesOfOneCallAreIndependent) {
 
 TEST(DecodeAttention, LongCache) {
   const Case cases[] = {{1, 1, 32768 + 5, 2, 1, 16, 16, kRope, false, DecodeScore::kRope},
-                        {1, 1, 131072, 2, 1, 64, 64, kSlack, false, DecodeScore::kSlack}};
+                        {1, 1, 131072, 2, 1, 64, 64, kSlack, false, DecodeScore::kCollinear}};
   for (const Case& c : cases)
     for (const KvType type : kTypes) {
       SCOPED_TRACE(testing::PrintToString(c) + " " + std::string(enum_name(type)));
@@ -503,7 +504,7 @@ TEST(DecodeAttention, LseIsThatOfTheReference) {
 // bf16 queries and outputs: one rounding of o, so at most twice the error of the rounded naive form.
 TEST(DecodeAttention, Bf16QueriesAndOutputs) {
   for (const KvType type : kTypes) {
-    const Case c{1, 3, 300, 4, 2, 20, 12, kSlack, false, DecodeScore::kSlack};
+    const Case c{1, 3, 300, 4, 2, 20, 12, kSlack, false, DecodeScore::kCollinear};
     Decoding s(c, type);
     Tensor q16(s.q.shape(), DType::kBF16), o16(s.q.shape(), DType::kBF16);
     for (size_t i = 0; i < q16.values<BF16>().size(); ++i) {

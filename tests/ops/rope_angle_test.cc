@@ -12,17 +12,27 @@ namespace {
 using test::Complex;
 
 struct Shape {
-  int64_t B, N, H, D, R, rows;  // rows: B or 1
+  int64_t B, N, H, E, R, rows;  // rows: B or 1
+  int64_t content = 0;
 };
-const Shape kShapes[] = {{1, 1, 1, 2, 2, 1}, {2, 5, 3, 8, 8, 2}, {2, 3, 2, 10, 6, 1}, {1, 140, 4, 32, 16, 1}};
+const Shape kShapes[] = {
+    {1, 1, 1, 2, 2, 1}, {2, 5, 3, 8, 8, 2}, {2, 3, 2, 10, 6, 1}, {1, 140, 4, 32, 16, 1}, {2, 3, 2, 11, 6, 2, 3}};
 
 struct Case {
   Shape s;
   AngleOf kind;
+  CollinearOptions form;
+  int64_t width;               // of v
   std::vector<double> angles;  // [rows, N, R/2]
   Tensor cos, sin;
 
-  Case(const Shape& shape, AngleOf of) : s(shape), kind(of), cos({s.rows, s.N, s.R / 2}), sin(cos.shape()) {
+  Case(const Shape& shape, AngleOf of, Collinear form_kind)
+      : s(shape),
+        kind(of),
+        form{.kind = form_kind, .content = s.content},
+        width(of == AngleOf::kQuery ? query_width(form, s.E) : s.E),
+        cos({s.rows, s.N, s.R / 2}),
+        sin(cos.shape()) {
     for (const float a : test::random_values(cos.numel(), 3, -4, 4)) angles.push_back(static_cast<double>(a));
     for (size_t i = 0; i < angles.size(); ++i) {
       cos.values<float>()[i] = static_cast<float>(std::cos(angles[i]));
@@ -34,13 +44,16 @@ struct Case {
 
 // The head v after rotation, as attention uses it: rotary for kRotated, otherwise q_eff.
 std::vector<Complex> seen(const Case& c, const std::vector<Complex>& v, const std::vector<Complex>& angles) {
-  std::vector<Complex> out = v;
+  std::vector<Complex> out(static_cast<size_t>(c.s.E));
   const auto cos = [&](int64_t j) { return std::cos(angles[static_cast<size_t>(j)]); };
   const auto sin = [&](int64_t j) { return std::sin(angles[static_cast<size_t>(j)]); };
   if (c.kind != AngleOf::kRotated) {
-    ref::collinear_query_head<Complex>(c.kind == AngleOf::kTied ? 2 : 0, v.data(), c.s.R, c.s.D, cos, sin, out.data());
+    with_form(c.form.kind, [&](auto form) {
+      ref::collinear_query_head(form, {c.s.R, c.s.E, c.s.content}, v.data(), cos, sin, out.data());
+    });
     return out;
   }
+  out = v;
   const auto half = static_cast<size_t>(c.s.R / 2);
   for (size_t j = 0; j < half; ++j) {
     out[j] = v[j] * cos(static_cast<int64_t>(j)) - v[j + half] * sin(static_cast<int64_t>(j));
@@ -61,10 +74,12 @@ std::vector<double> exact(const Case& c, const std::vector<float>& v, const std:
         angles[static_cast<size_t>(j)] += Complex(0, kStep);
         double sum = 0;
         for (int64_t h = 0; h < c.s.H; ++h) {
-          const auto at = static_cast<std::ptrdiff_t>(((b * c.s.N + n) * c.s.H + h) * c.s.D);
-          const std::vector<Complex> y = seen(c, {v.begin() + at, v.begin() + at + c.s.D}, angles);
-          for (int64_t d = 0; d < c.s.D; ++d)
-            sum += y[static_cast<size_t>(d)].imag() / kStep * static_cast<double>(dy[static_cast<size_t>(at + d)]);
+          const int64_t head = (b * c.s.N + n) * c.s.H + h;
+          const auto at = v.begin() + head * c.width;
+          const std::vector<Complex> y = seen(c, {at, at + c.width}, angles);
+          for (int64_t d = 0; d < c.s.E; ++d)
+            sum += y[static_cast<size_t>(d)].imag() / kStep *
+                   static_cast<double>(dy[static_cast<size_t>(head * c.s.E + d)]);
         }
         out.push_back(sum);
       }
@@ -77,7 +92,7 @@ std::vector<float> op_input(const Case& c, const std::vector<float>& v) {
   std::vector<float> y;
   for (int64_t i = 0; i < c.s.B * c.s.N * c.s.H; ++i) {
     const auto angles = c.angles.begin() + static_cast<std::ptrdiff_t>(c.row(i / c.s.H / c.s.N, i / c.s.H % c.s.N));
-    for (const Complex& z : seen(c, {v.begin() + i * c.s.D, v.begin() + (i + 1) * c.s.D}, {angles, angles + c.s.R / 2}))
+    for (const Complex& z : seen(c, {v.begin() + i * c.s.E, v.begin() + (i + 1) * c.s.E}, {angles, angles + c.s.R / 2}))
       y.push_back(static_cast<float>(z.real()));
   }
   return y;
@@ -85,17 +100,18 @@ std::vector<float> op_input(const Case& c, const std::vector<float>& v) {
 
 template <typename T>
 void run_case(const Case& c) {
-  const Dims dims{c.s.B, c.s.N, c.s.H, c.s.D};
-  const std::vector<float> v = test::as_stored<T>(test::random_values(dims.product(), 1)),
+  const Dims v_dims{c.s.B, c.s.N, c.s.H, c.width}, dims{c.s.B, c.s.N, c.s.H, c.s.E};
+  const std::vector<float> v = test::as_stored<T>(test::random_values(v_dims.product(), 1)),
                            dy = test::as_stored<T>(test::random_values(dims.product(), 2));
-  const Tensor x = test::tensor_of<T>(dims, op_input(c, v)), d = test::tensor_of<T>(dims, dy);
+  const Tensor x = test::tensor_of<T>(v_dims, op_input(c, v)), d = test::tensor_of<T>(dims, dy);
   const auto gradient = [&](Context& cx) {
     const test::RowsOn rows(cx, {c.cos, c.sin});
     const Tensor x_there = to_device(cx, x), d_there = to_device(cx, d);
     Tensor start({c.s.B, c.s.N, c.s.R / 2});
     std::ranges::fill(start.values<float>(), 0.5f);  // the op accumulates
     Tensor dangle = to_device(cx, start);
-    rope_angle_backward(cx, {.kind = c.kind, .rows = rows, .x = x_there, .dy = d_there, .dangle = dangle});
+    rope_angle_backward(
+        cx, {.kind = c.kind, .collinear = c.form, .rows = rows, .x = x_there, .dy = d_there, .dangle = dangle});
     return test::float_values(to_host(cx, dangle));
   };
   test::expect_same_bits(
@@ -115,19 +131,24 @@ void run_case(const Case& c) {
   });
 }
 
+#define COCA_KIND(X) Collinear::k##X,
 TEST(RopeAngle, GradientsAreThoseOfComplexSteps) {
   for (const Shape& s : kShapes)
-    for (const AngleOf kind : {AngleOf::kRotated, AngleOf::kSlack, AngleOf::kTied}) {
-      if (kind == AngleOf::kTied && s.R != s.D) continue;  // the op does not handle pairs beyond R
-      SCOPED_TRACE(fmt::format("kind {} N {} D {} R {}", static_cast<int>(kind), s.N, s.D, s.R));
-      run_case<float>(Case(s, kind));
-      run_case<BF16>(Case(s, kind));
-    }
+    for (const Collinear form : {COCA_FORMS(COCA_KIND)})
+      for (const AngleOf kind : {AngleOf::kRotated, AngleOf::kQuery}) {
+        if (kind == AngleOf::kRotated && form != Collinear::kSlack) continue;  // no matter of the form
+        SCOPED_TRACE(fmt::format("{} {} N {} E {} R {}", kind == AngleOf::kQuery ? "query" : "rotated",
+                                 form_info(form).name, s.N, s.E, s.R));
+        run_case<float>(Case(s, kind, form));
+        run_case<BF16>(Case(s, kind, form));
+      }
 }
+
+#undef COCA_KIND
 
 // q of a fused projection has different strides from a tensor of its own.
 TEST(RopeAngle, StridedHeadsAreTheSame) {
-  const Case c({2, 5, 3, 8, 8, 2}, AngleOf::kSlack);
+  const Case c({2, 5, 3, 8, 8, 2}, AngleOf::kQuery, Collinear::kSlack);
   const Tensor fused = test::random_tensor({2, 5, 3, 3, 8}, 1), dy = test::random_tensor({2, 5, 3, 8}, 2);
   Tensor packed({2, 5, 3, 8});
   for (int64_t i = 0; i < 30; ++i)
@@ -137,7 +158,7 @@ TEST(RopeAngle, StridedHeadsAreTheSame) {
     const Tensor fused_there = to_device(cx, fused), packed_there = to_device(cx, packed), d = to_device(cx, dy);
     const auto gradient = [&](TensorRef x) {
       Tensor dangle({2, 5, 4}, DType::kF32, cx.memory());
-      rope_angle_backward(cx, {.kind = c.kind, .rows = rows, .x = x, .dy = d, .dangle = dangle});
+      rope_angle_backward(cx, {.kind = c.kind, .collinear = c.form, .rows = rows, .x = x, .dy = d, .dangle = dangle});
       return test::float_values(to_host(cx, dangle));
     };
     const std::vector<float> of_view = gradient(fused_there.ref().select(3, 1));
@@ -147,18 +168,20 @@ TEST(RopeAngle, StridedHeadsAreTheSame) {
 }
 
 TEST(RopeAngle, MistakesAreNamed) {
-  const Case c({2, 5, 3, 8, 8, 2}, AngleOf::kSlack);
+  const Case c({2, 5, 3, 8, 8, 2}, AngleOf::kQuery, Collinear::kSlack);
   const Tensor x = test::random_tensor({2, 5, 3, 8}, 1), thin = test::random_tensor({2, 5, 3, 6}, 1);
   Tensor dangle({2, 5, 4}), wide({2, 5, 8});
   Context cx;
   test::expect_error(
       [&] {
-        rope_angle_backward(cx, {.kind = c.kind, .rows = {c.cos, c.sin}, .x = x, .dy = thin, .dangle = dangle});
+        rope_angle_backward(
+            cx, {.kind = c.kind, .collinear = c.form, .rows = {c.cos, c.sin}, .x = x, .dy = thin, .dangle = dangle});
       },
       "dy has shape");
   test::expect_error(
       [&] {
-        rope_angle_backward(cx, {.kind = c.kind, .rows = {c.cos, c.sin}, .x = x, .dy = x, .dangle = wide});
+        rope_angle_backward(
+            cx, {.kind = c.kind, .collinear = c.form, .rows = {c.cos, c.sin}, .x = x, .dy = x, .dangle = wide});
       },
       "dangle has shape");
 }

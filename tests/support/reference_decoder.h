@@ -171,11 +171,16 @@ class ReferenceDecoder {
       ref::collinear_official_head<T>(x, x, s_.R, s_.D, cos, sin, q_eff, k_eff);
     } else {
       const std::string_view name = enum_name(s_.attention);
-      const int kind = name.starts_with("coca-strict") ? 1 : name.starts_with("coca-tied") ? 2 : 0;
-      if (q_eff) return ref::collinear_query_head(kind, x, s_.R, s_.D, cos, sin, q_eff);
+      using ops::Collinear;
+      const Collinear kind = name.starts_with("coca-strict") ? Collinear::kStrict
+                             : name.starts_with("coca-tied") ? Collinear::kTied
+                                                             : Collinear::kSlack;
+      const ref::CollinearHead head{s_.R, s_.D};
+      if (q_eff)
+        return ops::with_form(kind, [&](auto form) { ref::collinear_query_head(form, head, x, cos, sin, q_eff); });
       std::vector<T> tbar(static_cast<size_t>(s_.D / 2));
-      ref::collinear_fold_head(x, s_.D, s_.R, s_.D, tbar.data());
-      ref::collinear_key_head(kind, tbar.data(), s_.R, s_.D, cos, sin, k_eff);
+      ref::collinear_fold_head(ops::Magnitude::kRelu, head, x, s_.D, tbar.data());
+      ref::collinear_key_head(ops::key_direction(kind), head, tbar.data(), cos, sin, k_eff);
     }
   }
 

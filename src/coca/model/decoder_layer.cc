@@ -195,23 +195,24 @@ void fused_part_gradients(Context& cx, const ModelSpec& s, const LayerTensors<Te
   }
 }
 
-// What the layer adds to the gradient of the angles. Keys are turned whatever the kind; so is strict CoCA's query.
+// What the layer adds to the gradient of the angles. Keys are turned whatever the kind.
 void angle_gradients(Context& cx, const ModelSpec& s, const AttentionInputs& inputs, const LayerActs& a,
                      const LayerActGrads& g) {
   if (g.dangle.empty() || inputs.scope.flat) return;
   const Positions& at = inputs.positions;
-  using ops::AngleOf;
-  const ops::Collinear form = collinear_options(s).kind;
-  const AngleOf query = !is_coca(s.attention) || form == ops::Collinear::kStrict ? AngleOf::kRotated
-                        : form == ops::Collinear::kTied                          ? AngleOf::kTied
-                                                                                 : AngleOf::kSlack;
-  ops::rope_angle_backward(cx, {.kind = query,
+  const bool coca = is_coca(s.attention);
+  ops::rope_angle_backward(cx, {.kind = coca ? ops::AngleOf::kQuery : ops::AngleOf::kRotated,
+                                .collinear = collinear_options(s),
                                 .rows = at.rows,
-                                .x = query == AngleOf::kRotated ? a.q_eff : a.q,
+                                .x = coca ? a.q : a.q_eff,
                                 .dy = g.dq_eff,
                                 .dangle = g.dangle});
-  ops::rope_angle_backward(
-      cx, {.kind = AngleOf::kRotated, .rows = at.rows, .x = a.k_eff, .dy = g.dk_eff, .dangle = g.dangle});
+  ops::rope_angle_backward(cx, {.kind = ops::AngleOf::kRotated,
+                                .collinear = {},
+                                .rows = at.rows,
+                                .x = a.k_eff,
+                                .dy = g.dk_eff,
+                                .dangle = g.dangle});
 }
 
 // From dy of the attention branch down to dln1 (written).

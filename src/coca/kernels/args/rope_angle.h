@@ -4,23 +4,25 @@
 
 #include <cstdint>
 
+#include "coca/kernels/args/collinear.h"
 #include "coca/kernels/args/implementation.h"
 #include "coca/kernels/args/rope.h"
 
 namespace coca::ops {
 
-// How the operand of attention is made from x, and thus depends on the angles.
-//   kRotated: it is x, the result of a rotation: rotary q and k, the q_eff of strict CoCA, the k_eff of every CoCA
-//   kSlack:   q_eff = x * R x                  kTied: the same with the means of the pairs
-enum class AngleOf : uint8_t { kRotated, kSlack, kTied };
+// How the operand of attention depends on the angles.
+//   kRotated: it is x, the result of a rotation: rotary q and k, and k_eff of every form
+//   kQuery:   it is q_eff of a form, made from the query x
+enum class AngleOf : uint8_t { kRotated, kQuery };
 
 // The rows are plain cos and sin; an amplitude or xPos's growth would need another formula.
 struct RopeAngleBackward {
   AngleOf kind = AngleOf::kRotated;
-  RopeRows rows;        // of x's tokens
-  TensorRef x;          // [B, N, H, D]; q with kSlack and kTied, else the operand of attention
-  TensorRef dy;         // [B, N, H, D], the gradient of the operand of attention
-  MutTensorRef dangle;  // [B, N, R/2] f32, summed over heads; accumulates (+=)
+  CollinearOptions collinear;  // with kQuery
+  RopeRows rows;               // of x's tokens
+  TensorRef x;                 // [B, N, H, E] the operand of attention; with kQuery q [B, N, H, members P + C]
+  TensorRef dy;                // [B, N, H, E], the gradient of the operand of attention
+  MutTensorRef dangle;         // [B, N, R/2] f32, summed over heads; accumulates (+=)
 };
 
 struct RopeAngleFunctions {

@@ -150,15 +150,18 @@ void prepare_row(const Plan& plan, const Side& side, int64_t n, int64_t h, float
   } else {
     const ops::AngleRow row(side.rows, 0, n);
     ref::decode_query_head<float>(
-        shape.score, q, shape.R, D, [&](int64_t j) { return row.cos[j]; }, [&](int64_t j) { return row.sin[j]; }, e);
+        shape.score, shape.options.collinear.kind, q, shape.R, D, [&](int64_t j) { return row.cos[j]; },
+        [&](int64_t j) { return row.sin[j]; }, e);
   }
   if (!side.turn.cos.empty()) turn_pairs(ops::AngleRow(side.turn, 0, n), half, e);
   float *u = out, *w = out + half, *rest = out + 2 * half;
-  const bool sums = shape.score == ref::DecodeScore::kSlack || shape.score == ref::DecodeScore::kTied;
+  const ops::KeyDirection key = shape.score == ref::DecodeScore::kCollinear
+                                    ? ops::key_direction(shape.options.collinear.kind)
+                                    : ops::KeyDirection{1.0f, 0.0f};
   const auto pair = [&](int64_t i, int64_t j, float& first, float& second) {
-    // k_a = t (c - s), k_b = t (c + s) with slack and tied: e_a k_a + e_b k_b = t (c (e_a + e_b) + s (e_b - e_a)).
-    first = shape.scale * (sums ? e[i] + e[j] : e[i]);
-    second = shape.scale * (sums ? e[j] - e[i] : e[j]);
+    // The key is t (x c - y s, y c + x s): e_a k_a + e_b k_b = t (c (x e_a + y e_b) + s (x e_b - y e_a)).
+    first = shape.scale * (key.x * e[i] + key.y * e[j]);
+    second = shape.scale * (key.x * e[j] - key.y * e[i]);
   };
   for (int64_t j = 0; j < half; ++j) pair(j, j + half, u[j], w[j]);
   std::fill_n(rest, W - plain, 0.0f);

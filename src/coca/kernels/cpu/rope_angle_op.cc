@@ -16,18 +16,22 @@ void add_as(const ops::RopeAngleBackward& p) {
   const auto cos = p.rows.cos.view<float, 3>(), sin = p.rows.sin.view<float, 3>();
   const auto dangle = p.dangle.view<float, 3>();
   const int64_t N = p.x.size(1), H = p.x.size(2), half = p.rows.cos.size(2);
-  parallel_blocks(p.x.size(0) * N, ops::row_grain(p.x), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t b = i / N, n = i % N, row = cos.size(0) == 1 ? 0 : b;
-      float* out = dangle.ptr(b, n);
-      for (int64_t h = 0; h < H; ++h) {
-        if (p.kind == ops::AngleOf::kRotated)
-          ref::rotated_head_angles(x.ptr(b, n, h), dy.ptr(b, n, h), half, out);
-        else
-          ref::slack_head_angles(p.kind == ops::AngleOf::kTied ? 2 : 0, x.ptr(b, n, h), dy.ptr(b, n, h),
-                                 cos.ptr(row, n), sin.ptr(row, n), half, out);
-      }
-    }
+  const auto over_heads = [&](const auto& add) {
+    parallel_blocks(p.x.size(0) * N, ops::row_grain(p.dy), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i)
+        for (int64_t h = 0; h < H; ++h) add(i / N, i % N, h);
+    });
+  };
+  if (p.kind == ops::AngleOf::kRotated)
+    return over_heads([&](int64_t b, int64_t n, int64_t h) {
+      ref::rotated_head_angles(x.ptr(b, n, h), dy.ptr(b, n, h), half, dangle.ptr(b, n));
+    });
+  ops::with_form(p.collinear.kind, [&](auto form) {
+    over_heads([&](int64_t b, int64_t n, int64_t h) {
+      const int64_t row = cos.size(0) == 1 ? 0 : b;
+      ref::query_head_angles(form, x.ptr(b, n, h), dy.ptr(b, n, h), cos.ptr(row, n), sin.ptr(row, n), half,
+                             dangle.ptr(b, n));
+    });
   });
 }
 

@@ -71,6 +71,8 @@ struct Call {
   size_t layer_offset;
   int64_t H, D, W, R, group, half, plain, coefficients;  // coefficients: 2 half + W - plain, of a row and a side
   DecodeScore score;
+  ops::Collinear kind;
+  ops::KeyDirection key;  // of keys that are lengths; else (1, 0)
   float scale;
   float* queries;  // [rows, 2, coefficients]
   float* states;   // [states, D + 2]: o, largest score, sum
@@ -102,24 +104,23 @@ __global__ void prepare_kernel(Call c, int64_t sequences, int64_t rows) {
   for (int64_t d = 0; d < D; ++d) x[d] = load(q + d);
   const float *cos = side.rows.cos + n * side.rows.step, *sin = side.rows.sin + n * side.rows.step;
   ref::decode_query_head<float>(
-      c.score, x, c.R, D, [cos](int64_t j) { return cos[j]; }, [sin](int64_t j) { return sin[j]; }, e);
+      c.score, c.kind, x, c.R, D, [cos](int64_t j) { return cos[j]; }, [sin](int64_t j) { return sin[j]; }, e);
   for (int64_t j = 0; side.turn.cos != nullptr && j < half; ++j) {
     const float tc = side.turn.cos[n * side.turn.step + j], ts = side.turn.sin[n * side.turn.step + j], a = e[j],
                 b = e[j + half];
     e[j] = a * tc - b * ts;
     e[j + half] = b * tc + a * ts;
   }
-  const bool sums = c.score == DecodeScore::kSlack || c.score == DecodeScore::kTied;
   float *u = c.query_of(row, which), *w = u + half, *p = w + half;
   for (int64_t j = 0; j < half; ++j) {
-    u[j] = c.scale * (sums ? e[j] + e[j + half] : e[j]);
-    w[j] = c.scale * (sums ? e[j + half] - e[j] : e[j + half]);
+    u[j] = c.scale * (c.key.x * e[j] + c.key.y * e[j + half]);
+    w[j] = c.scale * (c.key.x * e[j + half] - c.key.y * e[j]);
   }
   for (int64_t k = 0; k < c.W - c.plain; ++k) p[k] = 0.0f;
   if (c.W < D && c.score != DecodeScore::kOfficial) {  // folded keys
     for (int64_t k = 0; k < c.W - c.plain; ++k) {
       const float a = e[c.R + k], b = e[c.R + (D - c.R) / 2 + k];
-      p[k] = c.scale * (sums ? a + b : a);
+      p[k] = c.scale * (c.key.x * a + c.key.y * b);
     }
   } else {  // the official fold meets a key's number up to twice
     for (int64_t k = c.R; k < D; ++k) p[k % c.W - c.plain] += c.scale * e[k];
@@ -478,6 +479,8 @@ void forward(Context& cx, const ops::DecodeAttentionOptions& options, const ops:
   c.half = options.score == ops::Score::kDot ? 0 : any.rows.cos.size(2);
   c.R = 2 * c.half;
   c.score = ref::decode_score(options, c.R, c.D);
+  c.kind = options.collinear.kind;
+  c.key = c.score == DecodeScore::kCollinear ? ops::key_direction(c.kind) : ops::KeyDirection{1.0f, 0.0f};
   const bool folded = c.W < c.D && c.score != DecodeScore::kOfficial;
   c.plain = c.score == DecodeScore::kOfficial ? 0 : folded ? c.half : c.R;
   c.coefficients = 2 * c.half + c.W - c.plain;

@@ -1,10 +1,11 @@
 // coca/kernels/ref/collinear.h - the collinear prologue, plainly. Math: docs/math/collinear.md.
-// kind: 0 slack, 1 strict, 2 tied (ops::Collinear). Pairs of one head vector of D dims, R of which rotate:
-//   j in [0, R/2):        (j, j + R/2), angle of row and j
-//   j in [R/2, D/2):      (R + i, R + (D-R)/2 + i) with i = j - R/2, angle zero
+// Pairs of one head vector of E numbers, of which R rotate and the last C are content channels, which pass through:
+//   plane j in [0, R/2):           (j, j + R/2), angle of row and j
+//   plane j in [R/2, (E - C)/2):   (R + i, R + (E-C-R)/2 + i) with i = j - R/2, angle zero
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "coca/kernels/args/collinear.h"
 #include "coca/kernels/ref/scalar.h"
 #include "coca/tensor/view.h"
 
@@ -13,72 +14,123 @@ namespace coca::ref {
 struct Pair {
   int64_t a, b;
 };
-constexpr Pair collinear_pair(int64_t j, int64_t R, int64_t D) {
+constexpr Pair collinear_pair(int64_t j, int64_t R, int64_t pairs_width) {
   if (j < R / 2) return {j, j + R / 2};
   const int64_t i = j - R / 2;
-  return {R + i, R + (D - R) / 2 + i};
+  return {R + i, R + (pairs_width - R) / 2 + i};
 }
 
-template <typename T>
-constexpr T folded(T a, T b) {
-  const T mean = (a + b) * T(0.5);
-  return real_part(mean) > 0 ? mean : T(0);
-}
+struct CollinearHead {
+  int64_t R, E, content = 0;
+  constexpr int64_t planes() const { return (E - content) / 2; }
+  constexpr int64_t stored() const { return planes() + content; }
+  constexpr Pair pair(int64_t j) const { return collinear_pair(j, R, E - content); }
+  // Of q, whose planes have one or two numbers.
+  constexpr Pair members(int64_t count, int64_t j) const { return count == 2 ? pair(j) : Pair{j, j}; }
+};
 
 template <typename T>
-T positive(T t) {
-  return real_part(t) > 0 ? t : T(0);
-}
-
-// tbar [D/2] of one head vector t [width]; width is D, or D/2 where the projection has folded it.
-template <typename T>
-void collinear_fold_head(const T* t, int64_t width, int64_t R, int64_t D, T* tbar) {
-  for (int64_t j = 0; j < D / 2; ++j) {
-    const Pair p = collinear_pair(j, R, D);
-    tbar[j] = width == D ? folded(t[p.a], t[p.b]) : positive(t[j]);
-  }
-}
-// dt [width] written from dtbar [D/2].
-template <typename T>
-void collinear_fold_head_backward(const T* t, const T* dtbar, int64_t width, int64_t R, int64_t D, T* dt) {
-  for (int64_t j = 0; j < D / 2; ++j) {
-    const Pair p = collinear_pair(j, R, D);
-    if (width == D)
-      dt[p.a] = dt[p.b] = real_part((t[p.a] + t[p.b]) * T(0.5)) > 0 ? dtbar[j] * T(0.5) : T(0);
-    else
-      dt[j] = real_part(t[j]) > 0 ? dtbar[j] : T(0);
-  }
-}
-
+struct Turn {
+  T c, s;
+};
 // cos(j), sin(j) return the row's values for j < R/2.
 template <typename T, typename Cos, typename Sin>
-constexpr void collinear_query_head(int kind, const T* q, int64_t R, int64_t D, Cos cos, Sin sin, T* q_eff) {
-  for (int64_t j = 0; j < D / 2; ++j) {
-    const Pair p = collinear_pair(j, R, D);
-    const T c = j < R / 2 ? T(cos(j)) : T(1);
-    const T s = j < R / 2 ? T(sin(j)) : T(0);
-    T a = q[p.a], b = q[p.b];
-    if (kind == 2) a = b = (a + b) * T(0.5);
-    if (kind == 1) {
-      const T w = a * a + b * b;
-      q_eff[p.a] = w * c;
-      q_eff[p.b] = w * s;
-    } else {
-      q_eff[p.a] = a * (a * c - b * s);
-      q_eff[p.b] = b * (b * c + a * s);
-    }
-  }
+constexpr Turn<T> collinear_turn(int64_t j, int64_t R, Cos cos, Sin sin) {
+  if (j < R / 2) return {T(cos(j)), T(sin(j))};
+  return {T(1), T(0)};
 }
 
-template <typename T, typename Cos, typename Sin>
-void collinear_key_head(int kind, const T* tbar, int64_t R, int64_t D, Cos cos, Sin sin, T* k_eff) {
-  for (int64_t j = 0; j < D / 2; ++j) {
-    const Pair p = collinear_pair(j, R, D);
-    const T c = j < R / 2 ? T(cos(j)) : T(1);
-    const T s = j < R / 2 ? T(sin(j)) : T(0);
-    k_eff[p.a] = kind == 1 ? tbar[j] * c : tbar[j] * (c - s);
-    k_eff[p.b] = kind == 1 ? tbar[j] * s : tbar[j] * (c + s);
+template <typename T>
+T key_length(ops::Magnitude magnitude, T t) {
+  if (magnitude == ops::Magnitude::kSoftplus) return forms::key_length<ops::Magnitude::kSoftplus>(t);
+  return forms::key_length<ops::Magnitude::kRelu>(t);
+}
+template <typename T>
+T key_length_backward(ops::Magnitude magnitude, T t, T dlength) {
+  if (magnitude == ops::Magnitude::kSoftplus) return forms::key_length_backward<ops::Magnitude::kSoftplus>(t, dlength);
+  return forms::key_length_backward<ops::Magnitude::kRelu>(t, dlength);
+}
+
+// tbar [P + C] of one head vector t [width]; width is E, or P + C where the projection has folded it.
+template <typename T>
+void collinear_fold_head(ops::Magnitude magnitude, const CollinearHead& head, const T* t, int64_t width, T* tbar) {
+  const int64_t P = head.planes();
+  for (int64_t j = 0; j < P; ++j) {
+    const Pair p = head.pair(j);
+    tbar[j] = key_length(magnitude, width == head.E ? (t[p.a] + t[p.b]) * T(0.5) : t[j]);
   }
+  for (int64_t i = 0; i < head.content; ++i) tbar[P + i] = t[width - head.content + i];
+}
+// dt [width] written from dtbar [P + C].
+template <typename T>
+void collinear_fold_head_backward(ops::Magnitude magnitude, const CollinearHead& head, const T* t, const T* dtbar,
+                                  int64_t width, T* dt) {
+  const int64_t P = head.planes();
+  for (int64_t j = 0; j < P; ++j) {
+    const Pair p = head.pair(j);
+    if (width == head.E)
+      dt[p.a] = dt[p.b] = key_length_backward(magnitude, (t[p.a] + t[p.b]) * T(0.5), dtbar[j] * T(0.5));
+    else
+      dt[j] = key_length_backward(magnitude, t[j], dtbar[j]);
+  }
+  for (int64_t i = 0; i < head.content; ++i) dt[width - head.content + i] = dtbar[P + i];
+}
+
+// q_eff [E] of q [members P + C].
+template <typename Form, typename T, typename Cos, typename Sin>
+constexpr void collinear_query_head(Form, const CollinearHead& head, const T* q, Cos cos, Sin sin, T* q_eff) {
+  constexpr int64_t kMembers = Form::kInfo.members;
+  const int64_t P = head.planes();
+  for (int64_t j = 0; j < P; ++j) {
+    const Pair p = head.pair(j), m = head.members(kMembers, j);
+    const Turn<T> turn = collinear_turn<T>(j, head.R, cos, sin);
+    const ops::Plane<T> y = Form::query(q[m.a], q[m.b], turn.c, turn.s);
+    q_eff[p.a] = y.x;
+    q_eff[p.b] = y.y;
+  }
+  for (int64_t i = 0; i < head.content; ++i) q_eff[2 * P + i] = q[kMembers * P + i];
+}
+// dq [members P + C] written from dq_eff [E].
+template <typename Form, typename T, typename Cos, typename Sin>
+void collinear_query_head_backward(Form, const CollinearHead& head, const T* q, const T* dq_eff, Cos cos, Sin sin,
+                                   T* dq) {
+  constexpr int64_t kMembers = Form::kInfo.members;
+  const int64_t P = head.planes();
+  for (int64_t j = 0; j < P; ++j) {
+    const Pair p = head.pair(j), m = head.members(kMembers, j);
+    const Turn<T> turn = collinear_turn<T>(j, head.R, cos, sin);
+    const ops::Plane<T> d = Form::query_backward(q[m.a], q[m.b], turn.c, turn.s, dq_eff[p.a], dq_eff[p.b]);
+    dq[m.a] = d.x;
+    if (kMembers == 2) dq[m.b] = d.y;
+  }
+  for (int64_t i = 0; i < head.content; ++i) dq[kMembers * P + i] = dq_eff[2 * P + i];
+}
+
+// k_eff [E] of tbar [P + C].
+template <typename T, typename Cos, typename Sin>
+void collinear_key_head(ops::KeyDirection direction, const CollinearHead& head, const T* tbar, Cos cos, Sin sin,
+                        T* k_eff) {
+  const int64_t P = head.planes();
+  for (int64_t j = 0; j < P; ++j) {
+    const Pair p = head.pair(j);
+    const Turn<T> turn = collinear_turn<T>(j, head.R, cos, sin);
+    const ops::Plane<T> y = forms::key_of(direction, tbar[j], turn.c, turn.s);
+    k_eff[p.a] = y.x;
+    k_eff[p.b] = y.y;
+  }
+  for (int64_t i = 0; i < head.content; ++i) k_eff[2 * P + i] = tbar[P + i];
+}
+// dtbar [P + C] += from dk_eff [E].
+template <typename T, typename Cos, typename Sin>
+void collinear_tbar_head_backward(ops::KeyDirection direction, const CollinearHead& head, const T* dk_eff, Cos cos,
+                                  Sin sin, T* dtbar) {
+  const int64_t P = head.planes();
+  for (int64_t j = 0; j < P; ++j) {
+    const Pair p = head.pair(j);
+    const Turn<T> turn = collinear_turn<T>(j, head.R, cos, sin);
+    dtbar[j] += forms::key_backward(direction, turn.c, turn.s, dk_eff[p.a], dk_eff[p.b]);
+  }
+  for (int64_t i = 0; i < head.content; ++i) dtbar[P + i] += dk_eff[2 * P + i];
 }
 
 // The official GPT-NeoX code with rotary_pct < 1: fold over the whole head, then rotate the first R dims only.
@@ -87,7 +139,7 @@ constexpr void collinear_official_head(const T* q, const T* t, int64_t R, int64_
                                        T* k_eff) {
   for (int64_t i = 0; i < D; ++i) {
     const int64_t half = R / 2, j = i % (half ? half : 1);
-    const auto tb = [&](int64_t at) { return folded(t[at % (D / 2)], t[at % (D / 2) + D / 2]); };
+    const auto tb = [&](int64_t at) { return forms::positive((t[at % (D / 2)] + t[at % (D / 2) + D / 2]) * T(0.5)); };
     if (i >= R) {
       if (q_eff) q_eff[i] = q[i] * q[i];
       if (k_eff) k_eff[i] = tb(i);
@@ -100,42 +152,7 @@ constexpr void collinear_official_head(const T* q, const T* t, int64_t R, int64_
   }
 }
 
-// Gradients of the above, pair by pair; dq, dt [D] are written.
-template <typename T, typename Cos, typename Sin>
-void collinear_query_head_backward(int kind, const T* q, const T* dq_eff, int64_t R, int64_t D, Cos cos, Sin sin,
-                                   T* dq) {
-  for (int64_t j = 0; j < D / 2; ++j) {
-    const Pair p = collinear_pair(j, R, D);
-    const T c = j < R / 2 ? T(cos(j)) : T(1);
-    const T s = j < R / 2 ? T(sin(j)) : T(0);
-    const T ga = dq_eff[p.a], gb = dq_eff[p.b];
-    T a = q[p.a], b = q[p.b];
-    if (kind == 1) {  // q_eff = (w c, w s), w = a^2 + b^2
-      const T dw = ga * c + gb * s;
-      dq[p.a] = T(2) * a * dw;
-      dq[p.b] = T(2) * b * dw;
-      continue;
-    }
-    if (kind == 2) a = b = (a + b) * T(0.5);
-    const T da = ga * (T(2) * a * c - b * s) + gb * b * s;  // q_eff_a = a^2 c - a b s, q_eff_b = b^2 c + a b s
-    const T db = -ga * a * s + gb * (T(2) * b * c + a * s);
-    dq[p.a] = kind == 2 ? (da + db) * T(0.5) : da;
-    dq[p.b] = kind == 2 ? (da + db) * T(0.5) : db;
-  }
-}
-
-// dtbar [D/2] += from dk_eff [D]. official: pairs (j, j + D/2), of which the official routine rotates back (i, i +
-// R/2).
-template <typename T, typename Cos, typename Sin>
-void collinear_tbar_head_backward(int kind, const T* dk_eff, int64_t R, int64_t D, Cos cos, Sin sin, T* dtbar) {
-  for (int64_t j = 0; j < D / 2; ++j) {
-    const Pair p = collinear_pair(j, R, D);
-    const T c = j < R / 2 ? T(cos(j)) : T(1);
-    const T s = j < R / 2 ? T(sin(j)) : T(0);
-    const T ga = dk_eff[p.a], gb = dk_eff[p.b];
-    dtbar[j] += kind == 1 ? ga * c + gb * s : ga * (c - s) + gb * (c + s);
-  }
-}
+// dtbar [D/2] += from dk_eff [D]: pairs (j, j + D/2), of which the official routine rotates back (i, i + R/2).
 template <typename T, typename Cos, typename Sin>
 void collinear_official_tbar_head_backward(const T* dk_eff, int64_t R, int64_t D, Cos cos, Sin sin, T* dtbar) {
   const int64_t half = R / 2;
@@ -148,15 +165,6 @@ void collinear_official_tbar_head_backward(const T* dk_eff, int64_t R, int64_t D
     dtbar[i % (D / 2)] += back;
   }
 }
-// dt [width] written from dk_eff [D].
-template <typename T, typename Cos, typename Sin>
-void collinear_key_head_backward(int kind, const T* t, const T* dk_eff, int64_t width, int64_t R, int64_t D, Cos cos,
-                                 Sin sin, T* dtbar /* scratch [D/2] */, T* dt) {
-  for (int64_t j = 0; j < D / 2; ++j) dtbar[j] = T(0);
-  collinear_tbar_head_backward(kind, dk_eff, R, D, cos, sin, dtbar);
-  collinear_fold_head_backward(t, dtbar, width, R, D, dt);
-}
-
 template <typename T, typename Cos, typename Sin>
 void collinear_official_head_backward(const T* q, const T* t, const T* dq_eff, const T* dk_eff, int64_t R, int64_t D,
                                       Cos cos, Sin sin, T* dq, T* dt, T* dtbar /* scratch [D] */) {

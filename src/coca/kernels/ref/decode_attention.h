@@ -14,17 +14,17 @@
 
 namespace coca::ref {
 
-enum class DecodeScore { kDot, kRope, kSlack, kStrict, kTied, kOfficial };  // slack.. tied: ref/collinear.h's 0, 1, 2
+enum class DecodeScore : uint8_t { kDot, kRope, kCollinear, kOfficial };
 inline DecodeScore decode_score(const ops::DecodeAttentionOptions& o, int64_t R, int64_t D) {
   if (o.score == ops::Score::kDot) return DecodeScore::kDot;
   if (o.score == ops::Score::kRope) return DecodeScore::kRope;
-  if (o.collinear.fold == ops::Fold::kOfficial && R < D) return DecodeScore::kOfficial;
-  return static_cast<DecodeScore>(static_cast<int>(DecodeScore::kSlack) + static_cast<int>(o.collinear.kind));
+  return o.collinear.fold == ops::Fold::kOfficial && R < D ? DecodeScore::kOfficial : DecodeScore::kCollinear;
 }
 
 // One head of a query [D] or a stored key ([D], collinear: tbar [D/2]) as the operand of the dot product.
 template <typename T, typename Cos, typename Sin>
-constexpr void decode_query_head(DecodeScore score, const T* q, int64_t R, int64_t D, Cos cos, Sin sin, T* out) {
+constexpr void decode_query_head(DecodeScore score, ops::Collinear kind, const T* q, int64_t R, int64_t D, Cos cos,
+                                 Sin sin, T* out) {
   switch (score) {
     case DecodeScore::kDot: std::copy(q, q + D, out); return;
     case DecodeScore::kRope:
@@ -36,23 +36,23 @@ constexpr void decode_query_head(DecodeScore score, const T* q, int64_t R, int64
       std::copy(q + R, q + D, out + R);
       return;
     case DecodeScore::kOfficial: collinear_official_head<T>(q, nullptr, R, D, cos, sin, out, nullptr); return;
-    default:
-      collinear_query_head(static_cast<int>(score) - static_cast<int>(DecodeScore::kSlack), q, R, D, cos, sin, out);
+    case DecodeScore::kCollinear:
+      ops::with_form(kind, [&](auto form) { collinear_query_head(form, CollinearHead{R, D}, q, cos, sin, out); });
   }
 }
 template <typename T, typename Cos, typename Sin>
-void decode_key_head(DecodeScore score, const T* key, int64_t R, int64_t D, Cos cos, Sin sin, T* out) {
+void decode_key_head(DecodeScore score, ops::Collinear kind, const T* key, int64_t R, int64_t D, Cos cos, Sin sin,
+                     T* out) {
   switch (score) {
     case DecodeScore::kDot:
-    case DecodeScore::kRope: decode_query_head(score, key, R, D, cos, sin, out); return;
+    case DecodeScore::kRope: decode_query_head(score, kind, key, R, D, cos, sin, out); return;
     case DecodeScore::kOfficial: {
       std::vector<T> t(key, key + D / 2);  // folding [tbar, tbar] gives tbar back
       t.insert(t.end(), key, key + D / 2);
       collinear_official_head<T>(nullptr, t.data(), R, D, cos, sin, nullptr, out);
       return;
     }
-    default:
-      collinear_key_head(static_cast<int>(score) - static_cast<int>(DecodeScore::kSlack), key, R, D, cos, sin, out);
+    case DecodeScore::kCollinear: collinear_key_head(ops::key_direction(kind), {R, D}, key, cos, sin, out);
   }
 }
 
@@ -68,8 +68,9 @@ struct DecodeSide {
 
 // q [B, N, H, D], keys [B, S, G, W], v [B, S, G, D], o [B, N, H, D] and lse [B, H, N] (may be empty) written.
 template <typename T>
-void decode_attention(std::span<const DecodeSide<T>> sides, DecodeScore score, int64_t R, TensorView<const T, 4> q,
-                      TensorView<const T, 4> keys, TensorView<const T, 4> v, TensorView<T, 4> o, TensorView<T, 3> lse) {
+void decode_attention(std::span<const DecodeSide<T>> sides, DecodeScore score, ops::Collinear kind, int64_t R,
+                      TensorView<const T, 4> q, TensorView<const T, 4> keys, TensorView<const T, 4> v,
+                      TensorView<T, 4> o, TensorView<T, 3> lse) {
   const int64_t D = q.size(3);
   std::vector<std::vector<T>> memory;
   // Every head of x as `head` makes it.
@@ -88,13 +89,14 @@ void decode_attention(std::span<const DecodeSide<T>> sides, DecodeScore score, i
       return [&angle, b, n](int64_t j) { return angle(b, n, j); };
     };
     const auto queries = each_head(q, q.size(1), [&](int64_t b, int64_t n, const T* x, T* out) {
-      decode_query_head(score, x, R, D, at(side.query_cos, b, n), at(side.query_sin, b, n), out);
+      decode_query_head(score, kind, x, R, D, at(side.query_cos, b, n), at(side.query_sin, b, n), out);
       if (!side.turn_cos) return;
       const std::vector<T> once(out, out + D);
-      decode_query_head(DecodeScore::kRope, once.data(), R, D, at(side.turn_cos, b, n), at(side.turn_sin, b, n), out);
+      decode_query_head(DecodeScore::kRope, kind, once.data(), R, D, at(side.turn_cos, b, n), at(side.turn_sin, b, n),
+                        out);
     });
     const auto turned = each_head(keys, side.tokens, [&](int64_t b, int64_t n, const T* x, T* out) {
-      decode_key_head(score, x, R, D, at(side.key_cos, b, n), at(side.key_sin, b, n), out);
+      decode_key_head(score, kind, x, R, D, at(side.key_cos, b, n), at(side.key_sin, b, n), out);
     });
     parts.push_back({side.spec, queries, turned});
   }
@@ -103,7 +105,7 @@ void decode_attention(std::span<const DecodeSide<T>> sides, DecodeScore score, i
 
 // All tokens, cos(b, s, j) and sin(b, s, j) those of token s; spec.query_start = S - N.
 template <typename T, typename Cos, typename Sin>
-void decode_attention(const AttentionSpec& spec, DecodeScore score, int64_t R, Cos cos, Sin sin,
+void decode_attention(const AttentionSpec& spec, DecodeScore score, ops::Collinear kind, int64_t R, Cos cos, Sin sin,
                       TensorView<const T, 4> q, TensorView<const T, 4> keys, TensorView<const T, 4> v,
                       TensorView<T, 4> o, TensorView<T, 3> lse) {
   const auto angle = [](const auto& of, int64_t first) {
@@ -115,7 +117,7 @@ void decode_attention(const AttentionSpec& spec, DecodeScore score, int64_t R, C
                           .query_sin = angle(sin, spec.query_start),
                           .key_cos = angle(cos, 0),
                           .key_sin = angle(sin, 0)};
-  decode_attention<T>(std::span(&all, 1), score, R, q, keys, v, o, lse);
+  decode_attention<T>(std::span(&all, 1), score, kind, R, q, keys, v, o, lse);
 }
 
 }  // namespace coca::ref

@@ -92,7 +92,7 @@ void attend(const ops::DecodeAttentionOptions& options, TensorRef slopes, const 
                            .slopes = slopes.empty() ? nullptr : slopes.as<float>()};
   std::vector<DecodeSide<float>> sides{near_side(options, a, spec)};
   if (a.far.tokens > 0) sides.push_back(far_side(options, a, spec));
-  decode_attention<float>(sides, decode_score(options, R, D), R, q.ref().view<float, 4>(),
+  decode_attention<float>(sides, decode_score(options, R, D), options.collinear.kind, R, q.ref().view<float, 4>(),
                           TensorRef(keys).view<float, 4>(), TensorRef(values).view<float, 4>(),
                           o.ref().view<float, 4>(), a.lse.empty() ? TensorView<float, 3>{} : a.lse.view<float, 3>());
   o.store();

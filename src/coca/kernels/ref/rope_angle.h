@@ -12,14 +12,14 @@ void rotated_head_angles(const T* y, const T* dy, int64_t half, S* dangle) {
   for (int64_t j = 0; j < half; ++j) dangle[j] += S(y[j]) * S(dy[j + half]) - S(y[j + half]) * S(dy[j]);
 }
 
-// A query head q of slack CoCA (kind 0) or tied (kind 2: its pairs' means), and the gradient of q_eff. cos and sin
-// [half].
-template <typename T, typename S>
-void slack_head_angles(int kind, const T* q, const T* dq_eff, const S* cos, const S* sin, int64_t half, S* dangle) {
+// A query head q of a form, and the gradient of q_eff. cos and sin [half]. q_eff is linear in (c, s), whose derivative
+// by the angle is (-s, c).
+template <typename Form, typename T, typename S>
+void query_head_angles(Form, const T* q, const T* dq_eff, const S* cos, const S* sin, int64_t half, S* dangle) {
+  constexpr bool kPairs = Form::kInfo.members == 2;
   for (int64_t j = 0; j < half; ++j) {
-    S a(q[j]), b(q[j + half]);
-    if (kind == 2) a = b = (a + b) * S(0.5);
-    dangle[j] += S(dq_eff[j + half]) * b * (a * cos[j] - b * sin[j]) - S(dq_eff[j]) * a * (b * cos[j] + a * sin[j]);
+    const auto d = Form::query(S(q[j]), S(q[kPairs ? j + half : j]), -sin[j], cos[j]);
+    dangle[j] += d.x * S(dq_eff[j]) + d.y * S(dq_eff[j + half]);
   }
 }
 
