@@ -1,5 +1,6 @@
 // coca/ops/collinear.h - the prologue of Collinear Constrained Attention (arXiv 2309.08646) and its relatives: computes
-// q_eff and k_eff from q and t. Ordinary attention (attention.h) on these gives the scores. Math: docs/math/collinear.md.
+// q_eff and k_eff from q and t. Ordinary attention (attention.h) on these gives the scores. Math:
+// docs/math/collinear.md.
 //
 // A head has P planes and C content channels. q_eff and k_eff have E = 2 P + C numbers: of the planes, the first R/2
 // rotate, plane j being the pair (j, j + R/2), and the others have the angle zero, plane R/2 + i being the pair
