@@ -101,8 +101,8 @@ TEST_P(AnalyseOfSpec, AttentionAgreesWithPlainLoops) {
       model::uses_alibi(s.attention) ? ops::alibi_slopes(s.H) : std::vector<float>(static_cast<size_t>(s.H));
   const auto exponential = [&](LayerTrace& t, int64_t layer, int64_t h, int64_t i, int64_t n) {
     if (const int64_t window = s.window_of(static_cast<size_t>(layer)); window > 0 && i - n >= window) return 0.0;
-    const double score =
-        dot(t["q_eff"].ptr(0, i, h), t["k_eff"].ptr(0, n, h / (s.H / s.G)), s.D) / std::sqrt(static_cast<double>(s.D));
+    const double score = dot(t["q_eff"].ptr(0, i, h), t["k_eff"].ptr(0, n, h / (s.H / s.G)), s.score_width()) /
+                         std::sqrt(static_cast<double>(s.D));
     return std::exp(score - static_cast<double>(slopes[static_cast<size_t>(h)]) * static_cast<double>(i - n));
   };
   for_each_layer(m, ids, [&](int64_t layer, LayerTrace& t) {

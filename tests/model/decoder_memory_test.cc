@@ -147,12 +147,14 @@ TEST(TrainingMemory, EqualsWhatThePolicyKeeps) {
   for (const auto& [name, s] : test::all_specs()) {
     constexpr int64_t kB = 2, kN = 32, kM = kB * kN;  // so that every tensor is a whole number of cache lines
     const bool rotary = transforms_keys(s.attention), sequential = s.residual == ResidualKind::kSequential;
+    const int64_t effective = (s.H + s.G) * s.score_width();
     const int64_t q = s.H * s.D, k = s.G * s.key_width(), v = s.G * s.D, mlp = s.F * (s.mlp == Mlp::kSwiGlu ? 2 : 1);
     const bool head_norm = s.head_norm == HeadNorm::kRms;  // q and k are kept as they were before the norm
     const int64_t kept = q + k + v + q + s.H + 4 + (sequential ? s.C : 0) + mlp + (head_norm ? 2 * (s.H + s.G) : 0);
-    const int64_t remade = 2 * s.C + (rotary ? q + v : 0) + s.F + (head_norm ? q + k : 0);
-    const int64_t grads = 2 * s.C + 2 * q + k + v + (rotary ? q + v : 0) + mlp + s.F + s.C;  // the last term is dnormed
-    const int64_t whole = (s.L + 1) * s.C + s.C + 2 + 1 + s.C + grads;  // x, normed, stat, nll, stream
+    const int64_t remade = 2 * s.C + (rotary ? effective : 0) + s.F + (head_norm ? q + k : 0);
+    const int64_t grads =
+        2 * s.C + 2 * q + k + v + (rotary ? effective : 0) + mlp + s.F + s.C;  // the last term is dnormed
+    const int64_t whole = (s.L + 1) * s.C + s.C + 2 + 1 + s.C + grads;         // x, normed, stat, nll, stream
     const auto bytes = [&](Recompute recompute) {
       const size_t held = TrainingDecoder(s, kB, kN, {.recompute = recompute}).activation_bytes();
       EXPECT_EQ(TrainingDecoder::activation_bytes(s, kB, kN, {.recompute = recompute}), held);

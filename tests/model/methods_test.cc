@@ -71,14 +71,33 @@ TEST(Methods, TheOthersAreRefusedWithTheReason) {
 // Files, flags and reports use these names.
 TEST(Methods, EveryPairOfScoreAndPositionHasItsName) {
   std::vector<std::string> names;
-  for (const Score score : {Score::kDot, Score::kSlack, Score::kStrict, Score::kTied})
+  for (const Score score : {Score::kDot, Score::kSlack, Score::kStrict, Score::kTied, Score::kAbs, Score::kPope})
     for (const Encoding position : {Encoding::kRotary, Encoding::kXpos, Encoding::kAlibi, Encoding::kNone})
       names.emplace_back(enum_name(AttentionKind{score, position}));
-  EXPECT_EQ(names,
-            (std::vector<std::string>{"rope", "xpos", "alibi", "none",                                             //
-                                      "coca-slack", "coca-slack-xpos", "coca-slack-alibi", "coca-slack-none",      //
-                                      "coca-strict", "coca-strict-xpos", "coca-strict-alibi", "coca-strict-none",  //
-                                      "coca-tied", "coca-tied-xpos", "coca-tied-alibi", "coca-tied-none"}));
+  EXPECT_EQ(names, (std::vector<std::string>{"rope",
+                                             "xpos",
+                                             "alibi",
+                                             "none",  //
+                                             "coca-slack",
+                                             "coca-slack-xpos",
+                                             "coca-slack-alibi",
+                                             "coca-slack-none",  //
+                                             "coca-strict",
+                                             "coca-strict-xpos",
+                                             "coca-strict-alibi",
+                                             "coca-strict-none",  //
+                                             "coca-tied",
+                                             "coca-tied-xpos",
+                                             "coca-tied-alibi",
+                                             "coca-tied-none",  //
+                                             "coca-abs",
+                                             "coca-abs-xpos",
+                                             "coca-abs-alibi",
+                                             "coca-abs-none",  //
+                                             "pope",
+                                             "pope-xpos",
+                                             "pope-alibi",
+                                             "pope-none"}));
   EXPECT_EQ(EnumTraits<AttentionKind>::names().size(), names.size());
 }
 

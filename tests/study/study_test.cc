@@ -244,7 +244,7 @@ TEST(StudyMethods, HelpAndErrorsNameThem) {
   for (const char* name : {"rope+foo", "rope+plain", "rope+"})
     EXPECT_THAT(error_of(name),
                 testing::HasSubstr(
-                    "is no modifier and no way of training; expected rope alone, or with modifiers (+kv-shift, "));
+                    "is no modifier and no way of training; expected rope alone, or with modifiers (+forget-gate, "));
 }
 
 TEST(StudyMethods, WriteTheirTrainingIntoTheConfig) {

@@ -145,6 +145,25 @@ class ReferenceDecoder {
     return y;
   }
 
+  // By name, not by the code under test.
+  ops::Collinear form() const {
+    const std::string_view name = enum_name(s_.attention);
+    using ops::Collinear;
+    for (const auto& [start, kind] :
+         {std::pair("coca-strict", Collinear::kStrict), std::pair("coca-tied", Collinear::kTied),
+          std::pair("coca-abs", Collinear::kAbs), std::pair("pope", Collinear::kPope)})
+      if (name.starts_with(start)) return kind;
+    return Collinear::kSlack;
+  }
+  // The width of q_eff and k_eff: planes count twice, and PoPE has as many as channels.
+  int64_t E() const {
+    const bool one = model::is_coca(s_.attention) && form() == ops::Collinear::kPope;
+    return one ? 2 * (s_.D - s_.content) + s_.content : s_.D;
+  }
+  // Of a head of the keys as they are remembered.
+  bool expands() const { return s_.fold == ops::Fold::kOfficial || memory_ == KeyMemory::kRotated; }
+  int64_t kept_width() const { return expands() ? s_.D : s_.key_width(); }
+
   // Rotates one head of q (q_eff) or of a key (k_eff) to a position; the other output is null.
   void rotate(const T* x, int64_t token, T* q_eff, T* k_eff) const {
     const double position = positions_.empty() ? static_cast<double>(token) : positions_[static_cast<size_t>(token)];
@@ -170,16 +189,13 @@ class ReferenceDecoder {
     } else if (s_.fold == ops::Fold::kOfficial) {
       ref::collinear_official_head<T>(x, x, s_.R, s_.D, cos, sin, q_eff, k_eff);
     } else {
-      const std::string_view name = enum_name(s_.attention);
-      using ops::Collinear;
-      const Collinear kind = name.starts_with("coca-strict") ? Collinear::kStrict
-                             : name.starts_with("coca-tied") ? Collinear::kTied
-                                                             : Collinear::kSlack;
-      const ref::CollinearHead head{s_.R, s_.D};
-      if (q_eff)
-        return ops::with_form(kind, [&](auto form) { ref::collinear_query_head(form, head, x, cos, sin, q_eff); });
-      std::vector<T> tbar(static_cast<size_t>(s_.D / 2));
-      ref::collinear_fold_head(ops::Magnitude::kRelu, head, x, s_.D, tbar.data());
+      const ops::Collinear kind = form();
+      const ref::CollinearHead head{s_.R, E(), s_.content};
+      if (q_eff) return ops::with_form(kind, [&](auto f) { ref::collinear_query_head(f, head, x, cos, sin, q_eff); });
+      std::vector<T> tbar(static_cast<size_t>(head.stored()));
+      const ops::Magnitude otherwise =
+          kind == ops::Collinear::kPope ? ops::Magnitude::kSoftplus : ops::Magnitude::kRelu;
+      ref::collinear_fold_head(s_.magnitude.value_or(otherwise), head, x, kept_width(), tbar.data());
       ref::collinear_key_head(ops::key_direction(kind), head, tbar.data(), cos, sin, k_eff);
     }
   }
@@ -277,10 +293,10 @@ class ReferenceDecoder {
 
   std::vector<T> attend_by_pattern(const std::vector<T>& q, const model::LayerTensors<TensorRef>& w, const Layer& cache,
                                    size_t index) const {
-    const int64_t n = position_, row = s_.G * s_.D;
-    std::vector<T> o(q.size()), q_eff(static_cast<size_t>(s_.D)), k_eff(q_eff.size());
+    const int64_t n = position_, row = s_.G * s_.D, key_row = s_.G * kept_width();
+    std::vector<T> o(q.size()), q_eff(static_cast<size_t>(E())), k_eff(q_eff.size());
     for (int64_t h = 0; h < s_.H; ++h) {
-      const int64_t at_head = h / (s_.H / s_.G) * s_.D;
+      const int64_t g = h / (s_.H / s_.G), at_head = g * s_.D;
       std::vector<T> p;
       std::vector<int64_t> seen;
       std::vector<std::pair<T, int64_t>> middle;
@@ -289,7 +305,7 @@ class ReferenceDecoder {
         const Places at = here.value_or(middle_place(n, m));
         rotate(q.data() + h * s_.D, at.query, q_eff.data(), nullptr);
         adjust(w, h, n, q_eff);
-        rotate(cache.keys.data() + m * row + at_head, at.key, nullptr, k_eff.data());
+        rotate(cache.keys.data() + m * key_row + g * kept_width(), at.key, nullptr, k_eff.data());
         T dot(0);
         for (size_t d = 0; d < q_eff.size(); ++d) dot += q_eff[d] * k_eff[d];
         T score = dot * T(at.factor / std::sqrt(static_cast<double>(s_.D)));
@@ -335,16 +351,17 @@ class ReferenceDecoder {
     const bool global = n < s_.global_tokens;
     const std::vector<T>&keys = global ? cache.global_keys : cache.keys,
           &values = global ? cache.global_values : cache.values;
-    std::vector<T> o(q.size()), q_eff(static_cast<size_t>(s_.D)), k_eff(q_eff.size());
+    const int64_t key_row = s_.G * kept_width();
+    std::vector<T> o(q.size()), q_eff(static_cast<size_t>(E())), k_eff(q_eff.size());
     for (int64_t h = 0; h < s_.H; ++h) {
-      const int64_t at_head = h / (s_.H / s_.G) * s_.D;
+      const int64_t g = h / (s_.H / s_.G), at_head = g * s_.D;
       std::vector<T> p;
       std::vector<int64_t> seen;
       rotate(q.data() + h * s_.D, n, q_eff.data(), nullptr);
       adjust(w, h, n, q_eff);
-      for (int64_t m = 0; m < static_cast<int64_t>(keys.size()) / row; ++m) {
+      for (int64_t m = 0; m < static_cast<int64_t>(keys.size()) / key_row; ++m) {
         if (!sees(layer, h, n, m)) continue;
-        rotate(keys.data() + m * row + at_head, m, nullptr, k_eff.data());
+        rotate(keys.data() + m * key_row + g * kept_width(), m, nullptr, k_eff.data());
         T dot(0);
         for (size_t d = 0; d < q_eff.size(); ++d) dot += q_eff[d] * k_eff[d];
         T score = dot / T(std::sqrt(static_cast<double>(s_.D)));
@@ -367,16 +384,16 @@ class ReferenceDecoder {
                         size_t index) const {
     if (s_.pattern.far()) return attend_by_pattern(q, w, cache, index);
     if (!s_.dilation.empty() || s_.global_tokens > 0 || s_.direction == model::Direction::kBidirectional ||
-        !s_.modifiers.empty())
+        !s_.modifiers.empty() || memory_ == KeyMemory::kPlain)
       return attend_by_rules(q, w, cache, index);
     const int64_t window = s_.window_of(index);
     const int64_t n = position_, S = n + 1, row = s_.G * s_.D,
                   first = window > 0 ? std::max<int64_t>(0, S - window) : 0;
     std::vector<T> keys = cache.keys;
-    for (int64_t m = memory_ == KeyMemory::kPlain ? 0 : n; m < S; ++m)
+    for (int64_t m = n; m < S; ++m)
       for (int64_t g = 0; g < s_.G; ++g)
         rotate(cache.keys.data() + m * row + g * s_.D, m, nullptr, keys.data() + m * row + g * s_.D);
-    if (memory_ == KeyMemory::kRotated) cache.keys = keys;
+    cache.keys = keys;
     std::vector<T> o(q.size()), q_eff(static_cast<size_t>(s_.D)), p(static_cast<size_t>(S));
     for (int64_t h = 0; h < s_.H; ++h) {
       const int64_t g = h / (s_.H / s_.G);
@@ -435,7 +452,7 @@ class ReferenceDecoder {
 
   // Expands t of half width to the full t that folds to it, with the same number in both members of a pair.
   std::vector<T> at_full_width(std::vector<T> t) const {
-    if (s_.t_width == model::TWidth::kFull) return t;
+    if (s_.t_width == model::TWidth::kFull || !expands()) return t;
     std::vector<T> full(2 * t.size());
     const auto half = static_cast<size_t>(s_.D / 2),
                turned = static_cast<size_t>(s_.fold == ops::Fold::kOfficial ? s_.D / 2 : s_.R / 2);

@@ -35,7 +35,7 @@ inline model::ModelSpec tiny_neox(AttentionKind kind) {
   s.H = 3;
   s.G = 3;
   s.D = 8;
-  s.R = 8;
+  s.R = s.plane_dims();
   s.max_position = 8;
   s.init_std = 0.3;
   return s;
@@ -58,7 +58,7 @@ inline model::ModelSpec tiny_llama(AttentionKind kind) {
   s.H = 4;
   s.G = 2;
   s.D = 6;
-  s.R = 6;
+  s.R = s.plane_dims();
   s.max_position = 8;
   s.init_std = 0.3;
   return s;
@@ -75,7 +75,8 @@ inline model::ModelSpec tiny_qwen3(AttentionKind kind) {
   model::ModelSpec s = tiny_llama(kind);
   s.architecture = model::Architecture::kQwen3;
   s.head_norm = model::HeadNorm::kRms;
-  s.D = s.R = 10;
+  s.D = 10;
+  s.R = s.plane_dims();
   s.layer_window = {0, 3};
   return s;
 }
@@ -155,6 +156,31 @@ inline std::vector<NamedSpec> half_t_specs() {
   return all;
 }
 
+// Content channels beside the planes of every score, with full and half T, and keys by softplus.
+inline std::vector<NamedSpec> family_specs() {
+  std::vector<NamedSpec> all;
+  const auto add = [&](const std::string& name, model::ModelSpec s, int64_t content) {
+    s.content = content;
+    s.R = s.plane_dims();
+    all.push_back({name, s});
+  };
+  for (const AttentionKind kind : attention_kinds()) {
+    if (kind.position != model::Encoding::kRotary) continue;
+    std::string name(enum_name(kind));
+    for (char& c : name) c = c == '-' ? '_' : c;
+    add("neox_content_" + name, tiny_neox(kind), 4);
+    model::ModelSpec half = tiny_llama(kind);
+    if (model::is_coca(kind) && kind.score != model::Score::kPope) half.t_width = model::TWidth::kHalf;
+    add("llama_content_" + name, half, 2);
+  }
+  for (const AttentionKind kind : {AttentionKind::kCocaSlack, AttentionKind::kCocaStrict}) {
+    model::ModelSpec soft = tiny_llama(kind);
+    soft.magnitude = ops::Magnitude::kSoftplus;
+    add(std::string("llama_softplus_") + (kind == AttentionKind::kCocaSlack ? "slack" : "strict"), soft, 0);
+  }
+  return all;
+}
+
 // Every attention kind in both architectures, head norms and windows, and also partial rotary, the official fold,
 // sequential GPT-NeoX, tied embeddings, attention biases and the tanh GELU.
 inline std::vector<NamedSpec> all_specs() {
@@ -199,6 +225,7 @@ inline std::vector<NamedSpec> all_specs() {
   alternating = tiny_llama(AttentionKind::kRope);
   alternating.rope_layers = {0, 1};
   all.push_back({"llama_alternating_rope", alternating});
+  for (const NamedSpec& family : family_specs()) all.push_back(family);
   for (const NamedSpec& scaled : scaled_specs()) all.push_back(scaled);
   for (const NamedSpec& half : half_t_specs()) all.push_back(half);
   return all;

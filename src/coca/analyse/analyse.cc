@@ -109,7 +109,7 @@ void WindowScan::add_angles(const LayerVectors& v, const TokenPair& p, int64_t h
     pair.angle = snapped(pair.angle, v.rounding);
     out.planes[j].add(pair, course_of(pair.angle, theta[j], static_cast<double>(spec_.max_position)));
   }
-  for (int64_t d = static_cast<int64_t>(2 * planes); d < spec_.D; ++d)
+  for (int64_t d = static_cast<int64_t>(2 * planes); d < spec_.score_width(); ++d)
     out.unrotated += static_cast<double>(q[d]) * k[d];
 }
 
@@ -131,7 +131,7 @@ void WindowScan::add_row(const LayerVectors& v, int64_t m, int64_t h, HeadStats&
   for (int64_t n = first; n <= m; ++n) {
     const float* k = v.k_eff.ptr(0, n, key_head(h));
     double dot = 0;
-    for (int64_t d = 0; d < spec_.D; ++d) dot += static_cast<double>(q[d]) * k[d];
+    for (int64_t d = 0; d < spec_.score_width(); ++d) dot += static_cast<double>(q[d]) * k[d];
     const double slope = slopes_.empty() ? 0.0 : static_cast<double>(slopes_[static_cast<size_t>(h)]);
     scores[static_cast<size_t>(n - first)] = dot * scale - slope * static_cast<double>(m - n);
   }
@@ -193,7 +193,7 @@ class LayerListener {
     check_finite(v.q_eff, layer_);
     check_finite(v.k_eff, layer_);
     if (model::is_coca(spec_.attention)) {
-      if (tbar_.empty()) tbar_ = Tensor({1, k_.size(1), spec_.G, spec_.D / 2});
+      if (tbar_.empty()) tbar_ = Tensor({1, k_.size(1), spec_.G, spec_.stored_width()});
       ops::collinear_fold(fold_context_, model::collinear_options(spec_), {.R = spec_.R, .t = k_, .tbar = tbar_});
       v.q = q.ref().view<float, 4>();
       v.tbar = TensorRef(tbar_.ref()).view<float, 4>();
@@ -264,7 +264,10 @@ double HeadStats::score_at(double distance, const ops::Rotation& rotation, int64
 }
 
 bool has_collinear_planes(const ModelSpec& s) {
-  return model::is_coca(s.attention) && model::uses_rotary(s.attention) && (s.fold == ops::Fold::kRotary || s.R == s.D);
+  using model::Score;
+  const Score score = s.attention.score;
+  return (score == Score::kSlack || score == Score::kStrict || score == Score::kTied) &&
+         model::uses_rotary(s.attention) && s.content == 0 && (s.fold == ops::Fold::kRotary || s.R == s.D);
 }
 
 HeadStats Analysis::layer(int64_t i) const {

@@ -44,6 +44,8 @@ void read_attention(const ConfigFields& f, model::ModelSpec& s) {
   read_modifiers(f, s);
   const std::string kind = f.text("attention_type", "rope"), fold = f.text("coca_fold", "rotary");
   s.t_width = read_name<model::TWidth>(f, "coca_t_width", "full");
+  if (f.has("coca_magnitude")) s.magnitude = read_name<ops::Magnitude>(f, "coca_magnitude", "relu");
+  s.content = f.integer("coca_content_dims", 0);
   if (kind == "coca") {
     s.attention = model::AttentionKind::kCocaSlack;
     s.fold = ops::Fold::kOfficial;
@@ -108,11 +110,12 @@ RopeFields read_rope(const ConfigFields& f, const char* theta_name, double share
 void apply_rope(const ConfigFields& f, const RopeFields& rope, model::ModelSpec& s) {
   s.rope_theta = rope.theta;
   s.rope_scaling = rope.scaling;
-  s.R = static_cast<int64_t>(static_cast<double>(s.D) * rope.share + 1e-6);  // 6/34 * 34 must be 6
+  const int64_t dims = s.plane_dims();
+  s.R = static_cast<int64_t>(static_cast<double>(dims) * rope.share + 1e-6);  // 6/34 * 34 must be 6
   const bool rotates = model::transforms_keys(s.attention);
-  COCA_CHECK_AS(kBadFile, s.D % 2 != 0 || (s.R % 2 == 0 && (s.R >= 2 || !rotates)),
+  COCA_CHECK_AS(kBadFile, dims % 2 != 0 || (s.R % 2 == 0 && (s.R >= 2 || !rotates)),
                 "{}: field \"{}\" is {}, which rotates {} of the {} dims of a head; expected {}an even number",
-                f.origin(), rope.share_name, rope.share, s.R, s.D, rotates ? "at least 2, and " : "");
+                f.origin(), rope.share_name, rope.share, s.R, dims, rotates ? "at least 2, and " : "");
 }
 
 void read_common(const ConfigFields& f, model::ModelSpec& s) {
@@ -179,8 +182,8 @@ model::ModelSpec read_llama_family(const ConfigFields& f, model::Architecture ar
   read_common(f, s);
   s.max_position = f.count("max_position_embeddings", default_max_position);
   apply_rope(f, read_rope(f, "rope_theta", 1.0, s.max_position), s);
-  COCA_CHECK_AS(kBadFile, s.R == s.D, "{}: partial_rotary_factor rotates {} of {}; {} models rotate all", f.origin(),
-                grouped(s.R), counted(s.D, "dim"), enum_name(architecture));
+  COCA_CHECK_AS(kBadFile, s.R == s.plane_dims(), "{}: partial_rotary_factor rotates {} of {}; {} models rotate all",
+                f.origin(), grouped(s.R), counted(s.plane_dims(), "dim"), enum_name(architecture));
   s.norm_eps = f.number_like("norm_eps", "rms_norm_eps", 1e-6);
   const std::string act = f.text("hidden_act", "silu");
   COCA_CHECK_AS(kBadFile, act == "silu" || act == "swish",
@@ -239,7 +242,10 @@ model::ModelSpec read_qwen2(const ConfigFields& f) {
 
 model::ModelSpec read_qwen3(const ConfigFields& f) {
   model::ModelSpec s = read_llama_family(f, model::Architecture::kQwen3, 32768);
-  if (!f.has("head_dim")) s.D = s.R = 128;
+  if (!f.has("head_dim")) {
+    s.D = 128;
+    s.R = s.plane_dims();
+  }
   s.G = f.count("num_key_value_heads", 32);
   s.attention_bias = s.output_bias = f.boolean("attention_bias", false) ? model::Bias::kYes : model::Bias::kNone;
   s.head_norm = model::HeadNorm::kRms;
@@ -373,9 +379,11 @@ nlohmann::ordered_json spec_to_json(const model::ModelSpec& s, model::Precision 
   c["model_type"] = std::string(enum_name(s.architecture));
   c["torch_dtype"] = precision == model::Precision::kBF16 ? "bfloat16" : "float32";
   c["attention_type"] = std::string(enum_name(s.attention));
-  if (model::is_coca(s.attention) && s.R != s.D)
+  if (model::is_coca(s.attention) && s.R != s.plane_dims())
     c["coca_fold"] = s.fold == ops::Fold::kOfficial ? "official" : "rotary";
   if (s.t_width != model::TWidth::kFull) c["coca_t_width"] = std::string(enum_name(s.t_width));
+  if (s.magnitude) c["coca_magnitude"] = std::string(enum_name(*s.magnitude));
+  if (s.content > 0) c["coca_content_dims"] = s.content;
   for (const model::Modifier* m : s.modifiers) c["attention_modifiers"].push_back(std::string(m->info().name));
   c["vocab_size"] = s.V;
   c["hidden_size"] = s.C;
@@ -389,7 +397,7 @@ nlohmann::ordered_json spec_to_json(const model::ModelSpec& s, model::Precision 
   c["rope_scaling"] = rope_scaling_to_json(s.rope_scaling);
   if (neox) {
     c["attention_bias"] = s.attention_bias == model::Bias::kYes;
-    c["rotary_pct"] = static_cast<double>(s.R) / static_cast<double>(s.D);
+    c["rotary_pct"] = static_cast<double>(s.R) / static_cast<double>(s.plane_dims());
     c["rotary_emb_base"] = s.rope_theta;
     c["layer_norm_eps"] = s.norm_eps;
     c["use_parallel_residual"] = s.residual == model::ResidualKind::kParallel;

@@ -3,8 +3,8 @@
 // is an explicit field, "attention_type", a name of AttentionKind (rope is the default); "coca" is the official code's
 // (slack, and its fold over the whole head when rotary_pct < 1). Windows that these fields cannot say are lists,
 // "layer_window" [L] and "layer_dilation" [L][H] (windows.h); beside them "global_tokens" and "direction".
-// "attention_modifiers" lists names of modifiers (modifier.h). A field that
-// is neither read nor known to be harmless is refused by name.
+// "coca_magnitude" and "coca_content_dims" are ModelSpec's magnitude and content; "attention_modifiers" lists names of
+// modifiers (modifier.h). A field that is neither read nor known to be harmless is refused by name.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

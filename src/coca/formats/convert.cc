@@ -29,8 +29,9 @@ model::ModelSpec target_attention(const model::ModelSpec& from, const ConvertOpt
   COCA_CHECK(from.global_tokens == 0,
              "cannot convert to attention \"{}\": the source has {}; convert it before these are added",
              enum_name(*o.attention), counted(from.global_tokens, "global token"));
-  COCA_CHECK(model::is_coca(*o.attention),
-             "cannot convert to attention \"{}\": only coca-slack, coca-strict and coca-tied can be made from a model",
+  COCA_CHECK(model::is_coca(*o.attention) && ops::form_info(model::form_of(*o.attention)).members == 2,
+             "cannot convert to attention \"{}\": only forms with a pair of q in each plane can be made from a model: "
+             "coca-slack, coca-strict, coca-tied, coca-abs",
              enum_name(*o.attention));
   COCA_CHECK(model::uses_rotary(from.attention),
              "cannot convert attention \"{}\" to \"{}\": the source has no rotary positions", enum_name(from.attention),
@@ -106,17 +107,21 @@ class QuerySize {
         }
         double expected = square + mean * mean;
         if (!head_g.empty()) expected = std::pow(static_cast<double>(head_g[static_cast<size_t>(d)]), 2);  // normalised
-        size_[static_cast<size_t>(h / group * (s.D / 2) + pair_of(d))] += expected / static_cast<double>(group);
+        if (d < s.plane_dims())
+          size_[static_cast<size_t>(h / group * (s.D / 2) + pair_of(d))] += expected / static_cast<double>(group);
       }
     for (double& x : size_) x = std::sqrt(x);
   }
   // Of the pair that dim d of a head belongs to: rotary pairs first, then the halves of the rest, as CoCA folds them.
-  double at(int64_t g, int64_t d) const { return size_[static_cast<size_t>(g * (s_.D / 2) + pair_of(d))]; }
+  double at(int64_t g, int64_t d) const {
+    if (d >= s_.plane_dims()) return 1.0;  // a content channel: its share of the score is the source's
+    return size_[static_cast<size_t>(g * (s_.D / 2) + pair_of(d))];
+  }
 
  private:
   int64_t pair_of(int64_t d) const {
     if (d < s_.R) return d % (s_.R / 2);
-    return s_.R / 2 + (d - s_.R) % std::max<int64_t>(1, (s_.D - s_.R) / 2);
+    return s_.R / 2 + (d - s_.R) % std::max<int64_t>(1, (s_.plane_dims() - s_.R) / 2);
   }
   const model::ModelSpec& s_;
   std::vector<double> size_;
@@ -142,7 +147,8 @@ class TMaker {
 
   std::vector<float> make(const model::ParamInfo& info, std::vector<float> values) {
     const bool norm = !names_.k_norm.empty() && info.name.find("." + names_.k_norm + ".") != std::string::npos;
-    if (options_.t_init == TInit::kFromK) return values;
+    const bool linear = to_.attention.score == model::Score::kAbs;  // in q, as the dot product is
+    if (options_.t_init == TInit::kFromK || (options_.t_init == TInit::kFromKScaled && linear)) return values;
     if (options_.t_init == TInit::kRandom) {
       randomise(info, norm, values);
       return values;

@@ -26,7 +26,7 @@ class HuggingFaceSource final : public TensorSource {
       : spec_(load_spec(dir)), files_(dir) {
     if (attention) {
       spec_.attention = *attention;
-      if (model::is_coca(*attention) && spec_.R != spec_.D) spec_.fold = ops::Fold::kOfficial;
+      if (model::is_coca(*attention) && spec_.R != spec_.plane_dims()) spec_.fold = ops::Fold::kOfficial;
     }
     model::validate(spec_);
     check_tensors(files_, spec_);

@@ -140,7 +140,7 @@ TensorRef BatchDecoder::append(Context& cx, std::span<const Piece> pieces) {
 void BatchDecoder::store(Context& cx, size_t layer) {
   MutTensorRef keys = acts_.kt;
   if (model::is_coca(spec_.attention)) {
-    keys = cx.scratch_tensor({1, M_, spec_.G, spec_.D / 2}, DType::kF32, ScratchUser::kFoldedT);
+    keys = cx.scratch_tensor({1, M_, spec_.G, spec_.stored_width()}, DType::kF32, ScratchUser::kFoldedT);
     ops::collinear_fold(cx, model::collinear_options(spec_), {.R = spec_.R, .t = acts_.kt, .tbar = keys});
   }
   stores_.clear();
@@ -199,12 +199,12 @@ void BatchDecoder::attend_globals(Context& cx, size_t layer, Part& part) {
   MutTensorRef q_eff = acts.q_g_eff.narrow(1, 0, count), k_eff = keys.narrow(1, 0, seen);
   Tensor turned;
   if (model::transforms_keys(spec_.attention)) {
-    turned = Tensor({1, seen, spec_.G, spec_.D}, keys.dtype, memory_);
+    turned = Tensor({1, seen, spec_.G, spec_.score_width()}, keys.dtype, memory_);
     k_eff = turned.ref();
     model::transform_apart(cx, spec_, s.globals_at_.rows.narrow(first, count), s.globals_at_.keys(), q, k, q_eff,
                            k_eff);
   }
-  ops::attention_forward(cx, {.query_start = first},
+  ops::attention_forward(cx, {.scale = spec_.score_scale(), .query_start = first},
                          {.q = q_eff,
                           .k = k_eff,
                           .v = values.narrow(1, 0, seen),

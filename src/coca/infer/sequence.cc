@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "coca/base/count.h"
+#include "coca/ops/heads.h"
 #include "coca/tensor/transfer.h"
 
 namespace coca::infer {
@@ -21,6 +22,14 @@ Sequence::Sequence(const model::ModelSpec& spec, DType dtype, const KvPool& pool
   for (int64_t i = 0; i < spec.L && spec.global_tokens > 0; ++i)
     globals_.push_back({.keys = Tensor({1, spec.global_tokens, spec.G, spec.key_width()}, dtype, pool.device()),
                         .values = Tensor({1, spec.global_tokens, spec.G, spec.D}, dtype, pool.device())});
+  if (!spec.modifiers.empty()) earlier_.resize(static_cast<size_t>(spec.L));
+  for (Earlier& e : earlier_) {
+    if (model::has_stage(spec, model::Stage::kKeys)) {
+      e.kt = Tensor({1, kKept, spec.G, spec.key_width()}, dtype, pool.device());
+      e.v = Tensor({1, kKept, spec.G, spec.D}, dtype, pool.device());
+    }
+    if (model::has_stage(spec, model::Stage::kDecay)) e.last_decay = Tensor({1, spec.H, 2}, DType::kF32, pool.device());
+  }
 }
 
 Sequence Sequence::fork() const {
@@ -31,6 +40,15 @@ Sequence Sequence::fork() const {
     transfer(cx, copy.globals_[i].keys, globals_[i].keys);
     transfer(cx, copy.globals_[i].values, globals_[i].values);
   }
+  for (size_t i = 0; i < earlier_.size(); ++i) {
+    Earlier& to = copy.earlier_[i];
+    const Earlier& from = earlier_[i];
+    if (!from.decay.empty()) to.decay = Tensor(from.decay.shape(), DType::kF32, pool_.device());
+    for (const auto& [y, x] : {std::pair(&to.kt, &from.kt), std::pair(&to.v, &from.v),
+                               std::pair(&to.decay, &from.decay), std::pair(&to.last_decay, &from.last_decay)})
+      if (!x->empty()) transfer(cx, *y, *x);
+  }
+  copy.kept_from_ = kept_from_;
   return copy;
 }
 
@@ -40,7 +58,53 @@ void Sequence::truncate(int64_t length) {
       behind == 0 || length + 1 - spec_.pattern.window >= behind,
       "[generate] cannot truncate to {}: the window would need tokens that the cache has dropped ({} before token {})",
       counted(length, "token"), cache_.forgotten(), behind);
+  if (!earlier_.empty() && length < cache_.length()) {
+    const bool keys = !earlier_.front().kt.empty();
+    COCA_CHECK(
+        !keys || length == 0 || length > kept_from_,
+        "[generate] cannot truncate {} to {}: attention modifier kv-shift needs the token before, and the last {} "
+        "are kept; fork the sequence where it is to go on",
+        counted(cache_.length(), "token"), length, kKept);
+    Context cx(pool_.device());
+    for (Earlier& e : earlier_)
+      if (!e.decay.empty() && length > 0) {
+        set_zero(cx, e.last_decay);
+        ops::copy_heads(cx, e.decay.ref().reshape({1, 1, spec_.H, e.decay.size(2)}).narrow(3, length - 1, 1),
+                        e.last_decay.ref().reshape({1, 1, spec_.H, 2}).narrow(3, 0, 1));
+      }
+  }
   cache_.truncate(length);
+}
+
+model::LayerCarry Sequence::carry(Context& cx, size_t layer, int64_t N) {
+  if (earlier_.empty()) return {};
+  Earlier& e = earlier_[layer];
+  const int64_t n = cache_.length();
+  model::LayerCarry carry{.kt = {}, .v = {}, .decay = e.last_decay.ref(), .first = n == 0};
+  if (n > 0 && !e.kt.empty()) {
+    carry.kt = e.kt.ref().narrow(1, (n - 1) % kKept, 1);
+    carry.v = e.v.ref().narrow(1, (n - 1) % kKept, 1);
+  }
+  if (e.last_decay.empty() || (!e.decay.empty() && e.decay.size(2) >= n + N)) return carry;
+  Tensor more({1, spec_.H, std::max(2 * n, (n + N + kKvPage - 1) / kKvPage * kKvPage)}, DType::kF32, pool_.device());
+  if (n > 0) {
+    const auto tokens = [&](Tensor& t) { return t.ref().reshape({1, 1, spec_.H, t.size(2)}).narrow(3, 0, n); };
+    ops::copy_heads(cx, tokens(e.decay), tokens(more));
+  }
+  e.decay = std::move(more);
+  return carry;
+}
+
+void Sequence::keep(Context& cx, size_t layer, TensorRef kt_in, TensorRef v_in) {
+  if (earlier_.empty() || earlier_[layer].kt.empty()) return;
+  const int64_t N = kt_in.size(1), end = cache_.length() + N, first = std::max(cache_.length(), end - kKept);
+  for (int64_t n = first; n < end;) {
+    const int64_t at = n % kKept, count = std::min(end - n, kKept - at), from = n - cache_.length();
+    ops::copy_heads(cx, kt_in.narrow(1, from, count), earlier_[layer].kt.ref().narrow(1, at, count));
+    ops::copy_heads(cx, v_in.narrow(1, from, count), earlier_[layer].v.ref().narrow(1, at, count));
+    n += count;
+  }
+  kept_from_ = std::max(kept_from_, end - kKept);
 }
 
 int64_t Sequence::scaling_length(int64_t N, int64_t end) const {

@@ -43,6 +43,14 @@ class Sequence {
   struct Globals {
     Tensor keys, values;
   };
+  // What the modifiers of a layer's attention need of earlier tokens; empty where the model has none such.
+  struct Earlier {
+    Tensor kt, v;       // [1, kKept, G, K] [1, kKept, G, D]: of the last tokens, n at n % kKept, before Stage::kKeys
+    Tensor decay;       // [1, H, capacity] f32: of all tokens
+    Tensor last_decay;  // [1, H, 2]
+  };
+  static constexpr int64_t kKept = 64;  // so many tokens truncate() can take back
+
   // The positions of a piece's tokens, and what they see outside the window.
   struct Place {
     model::AttentionInputs at;
@@ -55,6 +63,9 @@ class Sequence {
   // Reserves room for N tokens and determines their positions. Valid until the next call.
   Place place(int64_t N, int64_t scaling_length, const ops::Rotation&);
   void build_angles(int64_t N, const ops::Rotation&);
+  // For N more tokens: room for them, and what stands in front of them.
+  model::LayerCarry carry(Context&, size_t layer, int64_t N);
+  void keep(Context&, size_t layer, TensorRef kt_in, TensorRef v_in);  // [1, N, G, K] [1, N, G, D] of these
   ops::DecodeFar far_side(const model::AttentionInputs&, int64_t N) const;
   ops::DecodeFar global_side(const model::Positions&, int64_t N) const;
 
@@ -67,6 +78,8 @@ class Sequence {
   ops::KeyAngles angles_, far_angles_, flat_angles_;  // flat: of layers without positions
   std::vector<Globals> globals_;                      // one per layer; empty without global tokens
   model::Positions globals_at_;
+  std::vector<Earlier> earlier_;  // one per layer; empty without modifiers
+  int64_t kept_from_ = 0;         // the first token of which kt and v are kept
 };
 
 }  // namespace coca::infer

@@ -237,17 +237,17 @@ void Decoder::plan(const ModelSpec& s, DType type, int64_t B, int64_t N, int64_t
   plan.add("x", {B * N, s.C}, DType::kF32, &out.x);
   const size_t mark = plan.mark();
   if (parts) {
-    add("keys.k_eff", {1, N, s.G, s.D}, out.keys.k_eff);
+    add("keys.k_eff", {1, N, s.G, s.score_width()}, out.keys.k_eff);
     add("keys.v", {1, N, s.G, s.D}, out.keys.v);
     if (s.pattern.far() && transforms_keys(s.attention))
-      add("keys.k_far", {1, s.pattern.far_keys(N), s.G, s.D}, out.keys.k_far);
+      add("keys.k_far", {1, s.pattern.far_keys(N), s.G, s.score_width()}, out.keys.k_far);
     if (has_stage(s, Stage::kKeys)) {
-      add("carry.kt", {1, 1, s.G, s.key_width()}, out.keys.carry.kt);
-      add("carry.v", {1, 1, s.G, s.D}, out.keys.carry.v);
+      add("keys.last_kt", {1, 1, s.G, s.key_width()}, out.keys.last_kt);
+      add("keys.last_v", {1, 1, s.G, s.D}, out.keys.last_v);
     }
     if (has_stage(s, Stage::kDecay)) {
       plan.add("keys.decay", {1, s.H, N}, DType::kF32, &out.keys.decay);
-      plan.add("carry.decay", {1, s.H, 2}, DType::kF32, &out.keys.carry.decay);
+      plan.add("keys.last_decay", {1, s.H, 2}, DType::kF32, &out.keys.last_decay);
     }
   }
   const int64_t longest = parts ? longest_part(N, chunk) : N;
@@ -277,7 +277,7 @@ void Decoder::plan_ring(const ModelSpec& s, DType type, int64_t B, int64_t N, in
   const int64_t longest = N > chunk ? longest_part(N, chunk) : N;
   plan.add("x", {B * N, s.C}, DType::kF32, &out.x);
   const size_t mark = plan.mark();
-  plan.add("ring.q_eff", {B, N, s.H, s.D}, type, &out.q_eff);
+  plan.add("ring.q_eff", {B, N, s.H, s.score_width()}, type, &out.q_eff);
   plan.add("ring.o", {B, N, s.H, s.D}, DType::kF32, &out.o);
   plan.add("ring.lse", {B, s.H, N}, DType::kF32, &out.lse);
   plan_layer_acts(s, {.B = 1, .N = longest, .dtype = type}, "chunk.", Acts::kForward, plan, out.acts);

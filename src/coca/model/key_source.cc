@@ -23,7 +23,8 @@ void transform_far(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef
   const ops::RopeRows key_rows = at.far_key_rows.narrow(0, n);
   if (!is_coca(s.attention)) return ops::rope_forward(cx, {.rows = key_rows, .x = a.kt.narrow(1, 0, n), .y = k_far});
   const ops::CollinearOptions options = collinear_options(s);
-  const MutTensorRef tbar = cx.scratch_tensor({a.kt.size(0), n, s.G, s.D / 2}, DType::kF32, ScratchUser::kFoldedT);
+  const MutTensorRef tbar =
+      cx.scratch_tensor({a.kt.size(0), n, s.G, s.stored_width()}, DType::kF32, ScratchUser::kFoldedT);
   ops::collinear_fold(cx, options, {.R = s.R, .t = a.kt.narrow(1, 0, n), .tbar = tbar});
   ops::collinear_key(cx, options, {.rows = key_rows, .tbar = tbar, .k_eff = k_far});
 }
@@ -65,7 +66,7 @@ void WholeSequences::attend(Context& cx, const ModelSpec& s, const LayerTensors<
     transform_far(cx, s, w, at, a, k_far);
     far = far_keys(at.scope, a.q_far, k_far);
   }
-  model::attend(cx, s, at, 0, a.k_eff, a.v, far, a);
+  model::attend(cx, s, at, 0, a.k_eff, a.v, a.decay, far, a);
   if (at.scope.middle_keys > 0) attend_middle(cx, s, at, 0, a.k_far, a.v, a);
   modify(cx, s, w, at, Stage::kSoftmax, a);
 }
@@ -83,9 +84,12 @@ void ChunkedSequence::attend(Context& cx, const ModelSpec& s, const LayerTensors
                              const AttentionInputs& at, LayerActs& a) {
   const int64_t n = a.q.size(1), end = start_ + n;
   const bool turns = transforms_keys(s.attention);
-  LayerCarry carry = keys_.carry;
-  carry.first = start_ == 0;
+  LayerCarry carry{.kt = keys_.last_kt, .v = keys_.last_v, .decay = keys_.last_decay, .first = start_ == 0};
   transform(cx, s, w, at, a, &carry);
+  if (has_stage(s, Stage::kKeys)) {
+    ops::copy_heads(cx, a.kt_in.narrow(1, n - 1, 1), keys_.last_kt);
+    ops::copy_heads(cx, a.v_in.narrow(1, n - 1, 1), keys_.last_v);
+  }
   if (!turns) ops::copy_heads(cx, a.kt, keys_.k_eff.narrow(1, start_, n));
   if (s.qkv == Qkv::kFused && !has_stage(s, Stage::kKeys)) ops::copy_heads(cx, a.v, keys_.v.narrow(1, start_, n));
   if (start_ == 0) global_tokens(cx, s, w, at.positions, a);
@@ -97,7 +101,8 @@ void ChunkedSequence::attend(Context& cx, const ModelSpec& s, const LayerTensors
     far = far_keys(at.scope, a.q_far, all_far.narrow(1, 0, seen));
   }
   const MutTensorRef v = keys_.v.narrow(1, 0, end);
-  model::attend(cx, s, at, start_, keys_.k_eff.narrow(1, 0, end), v, far, a);
+  const TensorRef decay = keys_.decay.empty() ? keys_.decay : keys_.decay.narrow(2, 0, end);
+  model::attend(cx, s, at, start_, keys_.k_eff.narrow(1, 0, end), v, decay, far, a);
   if (at.scope.middle_keys > 0) attend_middle(cx, s, at, start_, all_far.narrow(1, 0, seen), v, a);
   modify(cx, s, w, at, Stage::kSoftmax, a);
 }

@@ -34,7 +34,8 @@ struct LayerKeys {
   MutTensorRef k_eff, v;  // [B, N, G, D]
   MutTensorRef k_far;     // [B, far tokens, G, D]; patterns of models that transform keys only
   MutTensorRef decay;     // [B, H, N]; with Stage::kDecay only
-  LayerCarry carry;       // the last token so far; with Stage::kKeys or kDecay only
+  // Of the last token so far, [B, 1, G, K] [B, 1, G, D] [B, H, 2]; with Stage::kKeys, with Stage::kDecay only.
+  MutTensorRef last_kt, last_v, last_decay;
 };
 
 // Tokens start, start + 1, ... of a sequence whose earlier tokens have been through here; k_eff and v of these are

@@ -37,7 +37,7 @@ struct Member {
 template <typename Visit>
 void each_act(const ModelSpec& s, int64_t B, int64_t N, const Visit& visit) {
   using A = LayerActs;
-  const int64_t M = B * N, K = s.key_width();
+  const int64_t M = B * N, K = s.key_width(), E = s.score_width();
   const bool fused = s.qkv == Qkv::kFused, head_norms = s.head_norm != HeadNorm::kNone,
              turns = transforms_keys(s.attention), mixes = has_stage(s, Stage::kKeys);
   visit("ln1", &A::ln1, Dims{M, s.C}, Use::kRemade, Of::kActs);
@@ -64,11 +64,11 @@ void each_act(const ModelSpec& s, int64_t B, int64_t N, const Visit& visit) {
     if (const int64_t X = s.modifiers[i]->own_width(s); X > 0)
       visit(s.modifiers[i]->info().name, Member::own(i), Dims{M, X}, Use::kKept, Of::kActs);
   const bool changes_q = turns || has_stage(s, Stage::kQueries);
-  if (changes_q) visit("q_eff", &A::q_eff, Dims{B, N, s.H, s.D}, Use::kRemade, Of::kActs);
-  if (turns) visit("k_eff", &A::k_eff, Dims{B, N, s.G, s.D}, Use::kMadeKeys, Of::kActs);
+  if (changes_q) visit("q_eff", &A::q_eff, Dims{B, N, s.H, E}, Use::kRemade, Of::kActs);
+  if (turns) visit("k_eff", &A::k_eff, Dims{B, N, s.G, E}, Use::kMadeKeys, Of::kActs);
   if (s.pattern.far()) {
-    if (changes_q) visit("q_far", &A::q_far, Dims{B, N, s.H, s.D}, Use::kRemade, Of::kActs);
-    if (turns) visit("k_far", &A::k_far, Dims{B, N, s.G, s.D}, Use::kMadeKeys, Of::kActs);
+    if (changes_q) visit("q_far", &A::q_far, Dims{B, N, s.H, E}, Use::kRemade, Of::kActs);
+    if (turns) visit("k_far", &A::k_far, Dims{B, N, s.G, E}, Use::kMadeKeys, Of::kActs);
   }
   if (const GlobalRows n = global_rows(s, N); n.queries > 0) {
     if (fused) {
@@ -79,8 +79,8 @@ void each_act(const ModelSpec& s, int64_t B, int64_t N, const Visit& visit) {
       visit("v_g", &A::v_g, Dims{B, n.keys, s.G, s.D}, Use::kKept, Of::kActs);
     }
     if (turns) {
-      visit("q_g_eff", &A::q_g_eff, Dims{B, n.queries, s.H, s.D}, Use::kRemade, Of::kActs);
-      visit("k_g_eff", &A::k_g_eff, Dims{B, n.keys, s.G, s.D}, Use::kRemade, Of::kActs);
+      visit("q_g_eff", &A::q_g_eff, Dims{B, n.queries, s.H, E}, Use::kRemade, Of::kActs);
+      visit("k_g_eff", &A::k_g_eff, Dims{B, n.keys, s.G, E}, Use::kRemade, Of::kActs);
     }
   }
   visit("o", &A::o, Dims{B, N, s.H, s.D}, Use::kKept, Of::kActs);
@@ -193,7 +193,7 @@ void bind_forward_acts(const ModelSpec& s, const ActShape& shape, Arena& arena, 
 
 void plan_layer_act_grads(const ModelSpec& s, const ActShape& shape, ArenaPlan& plan, LayerActGrads& g) {
   const auto [B, N, type] = shape;
-  const int64_t M = B * N;
+  const int64_t M = B * N, E = s.score_width();
   const bool fused = s.qkv == Qkv::kFused, turns = transforms_keys(s.attention);
   const auto add = [&, type = type](const char* name, const Dims& dims, MutTensorRef& slot) {
     plan.add(std::string("grad.") + name, dims, type, &slot);
@@ -218,8 +218,8 @@ void plan_layer_act_grads(const ModelSpec& s, const ActShape& shape, ArenaPlan& 
     if (const int64_t X = s.modifiers[i]->own_width(s); X > 0)
       add(std::string(s.modifiers[i]->info().name).c_str(), {M, X}, g.down[i]);
   if (turns) {
-    add("dq_eff", {B, N, s.H, s.D}, g.dq_eff);
-    add("dk_eff", {B, N, s.G, s.D}, g.dk_eff);
+    add("dq_eff", {B, N, s.H, E}, g.dq_eff);
+    add("dk_eff", {B, N, s.G, E}, g.dk_eff);
   }
   if (const GlobalRows n = global_rows(s, N); n.queries > 0) {
     if (fused) {
@@ -230,12 +230,12 @@ void plan_layer_act_grads(const ModelSpec& s, const ActShape& shape, ArenaPlan& 
       add("dv_g", {B, n.keys, s.G, s.D}, g.dv_g);
     }
     if (turns) {
-      add("dq_g_eff", {B, n.queries, s.H, s.D}, g.dq_g_eff);
-      add("dk_g_eff", {B, n.keys, s.G, s.D}, g.dk_g_eff);
+      add("dq_g_eff", {B, n.queries, s.H, E}, g.dq_g_eff);
+      add("dk_g_eff", {B, n.keys, s.G, E}, g.dk_g_eff);
     }
     if (N > n.queries) {
-      add("dq_far", {B, N - n.queries, s.H, s.D}, g.dq_far);
-      add("dk_far", {B, n.queries, s.G, s.D}, g.dk_far);
+      add("dq_far", {B, N - n.queries, s.H, E}, g.dq_far);
+      add("dk_far", {B, n.queries, s.G, E}, g.dk_far);
     }
   }
   add("d_o", {B, N, s.H, s.D}, g.d_o);

@@ -9,6 +9,7 @@
 #include "coca/ops/heads.h"
 #include "coca/ops/linear.h"
 #include "coca/ops/rope.h"
+#include "coca/tensor/transfer.h"
 
 namespace coca::model {
 
@@ -28,10 +29,12 @@ ops::AttentionOptions local_options(const ModelSpec& s, const AttentionScope& at
   const bool both = s.direction == Direction::kBidirectional;
   const ops::Mask window = both ? ops::Mask::kSymmetricWindow : ops::Mask::kSlidingWindow,
                   all = both ? ops::Mask::kNone : ops::Mask::kCausal;
-  return {.mask = at.window > 0 ? window : all, .window = at.window, .query_start = query_start};
+  return {
+      .scale = s.score_scale(), .mask = at.window > 0 ? window : all, .window = at.window, .query_start = query_start};
 }
 ops::AttentionOptions global_options(const ModelSpec& s) {
-  return {.mask = s.direction == Direction::kBidirectional ? ops::Mask::kNone : ops::Mask::kCausal};
+  return {.scale = s.score_scale(),
+          .mask = s.direction == Direction::kBidirectional ? ops::Mask::kNone : ops::Mask::kCausal};
 }
 
 // The rows behind the global tokens, of which `globals` are in this call. With a window these see the global tokens as
@@ -55,10 +58,12 @@ struct Local {
   }
 };
 
-// One side alone of the pair that collinear.h takes: the other has no heads.
+// One side alone of the pair that collinear.h takes: the other has no heads (of this width; 0: that of t).
 template <typename Ref>
-Ref no_heads(Ref t) {
-  return t.narrow(2, 0, 0);
+Ref no_heads(Ref t, int64_t width = 0) {
+  t = t.narrow(2, 0, 0);
+  if (width > 0) t.shape[3] = width;
+  return t;
 }
 
 void global_transform_backward(Context& cx, const ModelSpec& s, const Positions& at, const LayerActs& a,
@@ -144,9 +149,13 @@ void transform_apart(Context& cx, const ModelSpec& s, const ops::RopeRows& rows,
   if (is_coca(s.attention)) {
     const ops::CollinearOptions options = collinear_options(s);
     ops::collinear_query(cx, options, {.rows = rows, .q = q, .q_eff = q_eff});
-    ops::collinear_forward(
-        cx, options,
-        {.rows = key_rows, .key_rows = {}, .q = no_heads(k_eff), .t = kt, .q_eff = no_heads(k_eff), .k_eff = k_eff});
+    ops::collinear_forward(cx, options,
+                           {.rows = key_rows,
+                            .key_rows = {},
+                            .q = no_heads(k_eff, s.D),
+                            .t = kt,
+                            .q_eff = no_heads(k_eff),
+                            .k_eff = k_eff});
   } else if (uses_rotary(s.attention)) {
     ops::rope_forward(cx, {.rows = rows, .x = q, .y = q_eff});
     ops::rope_forward(cx, {.rows = key_rows, .x = kt, .y = k_eff});
@@ -169,6 +178,7 @@ void transform_far_queries(Context& cx, const ModelSpec& s, const LayerTensors<T
 
 ops::TopKeysOptions middle_options(const ModelSpec& s, const AttentionScope& at, int64_t query_start) {
   return {.count = s.pattern.middle_top_k,
+          .scale = s.score_scale(),
           .first = s.pattern.sinks,
           .hidden = s.pattern.window,
           .query_start = query_start,
@@ -201,7 +211,7 @@ void global_transform(Context& cx, const ModelSpec& s, const Positions& at, Laye
 }
 
 void attend(Context& cx, const ModelSpec& s, const AttentionInputs& inputs, int64_t start, TensorRef k, TensorRef v,
-            const ops::FarKeys& far, LayerActs& a) {
+            TensorRef decay, const ops::FarKeys& far, LayerActs& a) {
   const auto& [positions, at] = inputs;
   const int64_t N = a.q_eff.size(1), globals = start == 0 ? global_rows(s, N).queries : 0;
   if (globals < N) {
@@ -211,6 +221,7 @@ void attend(Context& cx, const ModelSpec& s, const AttentionInputs& inputs, int6
                                     .k = k,
                                     .v = v,
                                     .slopes = positions.slopes,
+                                    .decay = decay,
                                     .document_start = local.starts,
                                     .far = local.keys(far),
                                     .o = from_row(a.o, globals),
@@ -232,6 +243,7 @@ void attend_backward(Context& cx, const ModelSpec& s, const AttentionInputs& inp
                      LayerActGrads& g) {
   const auto& [positions, at] = inputs;
   const int64_t N = a.q_eff.size(1), globals = global_rows(s, N).queries;
+  if (!g.ddecay.empty()) set_zero(cx, g.ddecay);
   if (globals > 0) ops::zero_heads(cx, g.dq_eff.narrow(1, 0, globals));
   if (globals < N) {
     const Local local(s, at, globals, a.q_eff, a.k_eff);
@@ -240,6 +252,7 @@ void attend_backward(Context& cx, const ModelSpec& s, const AttentionInputs& inp
                                      .k = a.k_eff,
                                      .v = a.v,
                                      .slopes = positions.slopes,
+                                     .decay = a.decay,
                                      .document_start = local.starts,
                                      .far = local.keys({}),
                                      .o = from_row(TensorRef(a.o), globals),
@@ -250,7 +263,8 @@ void attend_backward(Context& cx, const ModelSpec& s, const AttentionInputs& inp
                                      .dv = g.dv,
                                      .dq_far = g.dq_far,
                                      .dk_far = g.dk_far,
-                                     .dv_far = {}});
+                                     .dv_far = {},
+                                     .ddecay = g.ddecay});
     if (local.far) {
       ops::add_heads(cx, g.dq_far, from_row(g.dq_eff, globals));
       ops::add_heads(cx, g.dk_far, g.dk_eff.narrow(1, 0, globals));

@@ -35,10 +35,11 @@ void global_project(Context&, const ModelSpec&, const LayerTensors<TensorRef>& w
 void global_transform(Context&, const ModelSpec&, const Positions&, LayerActs&);
 
 // o (and lse) of all tokens here are written: rows start, start + 1, ... of sequences, with the keys k [B, S, G, D] and
-// values v up to the last of them (bidirectional: of all). Global tokens stand in the first such call.
+// values v up to the last of them (bidirectional: of all). Global tokens stand in the first such call. decay [B, H, S]:
+// that of the keys, with Stage::kDecay.
 void attend(Context&, const ModelSpec&, const AttentionInputs&, int64_t start, TensorRef k, TensorRef v,
-            const ops::FarKeys&, LayerActs&);
-// dq_eff, dk_eff and dv are written, and of global tokens dq_g, dkt_g, dv_g.
+            TensorRef decay, const ops::FarKeys&, LayerActs&);
+// dq_eff, dk_eff, dv and ddecay are written, and of global tokens dq_g, dkt_g, dv_g.
 void attend_backward(Context&, const ModelSpec&, const AttentionInputs&, const LayerActs&, LayerActGrads&);
 // From there: dln1 += what came through the global projections; their gradients accumulate.
 void global_project_backward(Context&, const ModelSpec&, const LayerTensors<TensorRef>& w, const LayerActs&,

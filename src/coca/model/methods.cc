@@ -26,18 +26,19 @@ void add_windows(Sight sight, ModelSpec& s) {
 ModelSpec method_spec(const ModelSpec& like, AttentionKind attention, Scaling scaling, Sight sight) {
   ModelSpec s = like;
   s.attention = attention;
+  s.R = s.plane_dims();
   s.pattern = default_pattern(pattern_of(sight), like.max_position);
   add_windows(sight, s);
   s.rope_scaling = {.type = scaling, .factor = scaling == Scaling::kNone ? 1.0 : 4.0};
   if (scaling == Scaling::kLongRope)  // config.json brings these lists
-    s.rope_scaling.short_factor = s.rope_scaling.long_factor =
-        std::vector<double>(static_cast<size_t>(like.R / 2), 2.0);
+    s.rope_scaling.short_factor = s.rope_scaling.long_factor = std::vector<double>(static_cast<size_t>(s.R / 2), 2.0);
   return s;
 }
 
 std::string refusal(const ModelSpec& like, AttentionKind attention, const Modifier& modifier) {
   ModelSpec s = like;
   s.attention = attention;
+  s.R = s.plane_dims();
   s.modifiers = {&modifier};
   try {
     validate(s);

@@ -42,11 +42,11 @@ struct ModifierParam {
   bool matrix = false;
 };
 
-// The last token of a chunk, or of a cached sequence, which the next one's first token follows; of one layer.
+// The token in front of these, of a chunk or a cached sequence; of one layer.
 struct LayerCarry {
-  MutTensorRef kt, v;  // [B, 1, G, K] [B, 1, G, D], before kStage::kKeys
-  MutTensorRef decay;  // [B, H, 2] (ops/head_modifiers.h, ForgetGateForward::end)
-  bool first = true;   // there is no token in front: what stands in these counts as zeros
+  TensorRef kt, v;     // [B, 1, G, K] [B, 1, G, D], before Stage::kKeys; empty: there is no token in front
+  MutTensorRef decay;  // [B, H, 2] of ops::ForgetGateForward: read if there is a token in front, and written
+  bool first = true;   // there is none
 };
 
 // Of one model.

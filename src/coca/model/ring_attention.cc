@@ -101,7 +101,9 @@ AttentionInputs RingAttention::begin(PositionSource& source, int64_t seq_len) {
   return at;
 }
 
-int64_t RingAttention::key_width() const { return is_coca(spec_.attention) ? spec_.D / 2 : spec_.D; }
+int64_t RingAttention::key_width() const {
+  return is_coca(spec_.attention) ? spec_.stored_width() : spec_.score_width();
+}
 
 int64_t RingAttention::block_numbers(int owner) const {
   return B_ * split_.tokens(owner) * spec_.G * (key_width() + spec_.D);
@@ -138,10 +140,16 @@ ops::RopeRows RingAttention::rows_of(int owner, size_t chunk) const {
   return keys.cos.empty() ? table.rows(first, n) : keys;
 }
 
+// Of k_eff, for values of this shape.
+Dims RingAttention::key_shape(Dims values) const {
+  values[3] = spec_.score_width();
+  return values;
+}
+
 // As attention sees them: CoCA's are made here, at their own positions.
 TensorRef RingAttention::keys_of(Context& cx, const Part& part, int owner, size_t chunk) {
   if (!is_coca(spec_.attention)) return part.keys;
-  const MutTensorRef k_eff = room(k_eff_, part.values.dtype, part.values.shape);
+  const MutTensorRef k_eff = room(k_eff_, part.values.dtype, key_shape(part.values.shape));
   ops::collinear_key(cx, collinear_options(spec_), {.rows = rows_of(owner, chunk), .tbar = part.keys, .k_eff = k_eff});
   return k_eff;
 }
@@ -153,7 +161,8 @@ void RingAttention::each_pair(int owner, size_t key_chunk, const Body& body) con
   for (const Chunk& own : split_.chunks(rank_)) {
     if (own.index >= keys.index)
       body(own, first,
-           ops::AttentionOptions{.mask = own.index == keys.index ? ops::Mask::kCausal : ops::Mask::kNone,
+           ops::AttentionOptions{.scale = spec_.score_scale(),
+                                 .mask = own.index == keys.index ? ops::Mask::kCausal : ops::Mask::kNone,
                                  .query_start = own.begin - keys.begin});
     first += own.count;
   }
@@ -257,7 +266,7 @@ void RingAttention::gradients_of(Context& cx, TensorRef slopes, const LayerActs&
     each_pair(owner, c, [&](const Chunk& own, int64_t first, const ops::AttentionOptions& options) {
       if (keys.empty()) {
         keys = keys_of(cx, present, owner, c);
-        if (coca) zero(dk = room(dk_eff_, DType::kF32, sum.values.shape));
+        if (coca) zero(dk = room(dk_eff_, DType::kF32, key_shape(sum.values.shape)));
       }
       const auto mine = [&](TensorRef t) { return rows_at(t, own, first); };
       ops::attention_backward(cx, options,

@@ -89,7 +89,7 @@ class RingAttention : public KeySource {
  private:
   using Chunk = RingSplit::Chunk;
   struct Part {
-    MutTensorRef keys, values;  // [B, count, G, D/2 or D] [B, count, G, D]
+    MutTensorRef keys, values;  // [B, count, G, key_width()] [B, count, G, D]
   };
   // What goes round: the parts of both chunks of a rank, as bytes.
   struct Block {
@@ -97,6 +97,7 @@ class RingAttention : public KeySource {
     DType type = DType::kF32;
   };
   int64_t key_width() const;
+  Dims key_shape(Dims values) const;
   int owner(int step) const { return (rank_ - step + split_.ranks()) % split_.ranks(); }
   int neighbour(int distance) const { return (rank_ + distance + split_.ranks()) % split_.ranks(); }
   int64_t block_numbers(int owner) const;

@@ -11,11 +11,44 @@
 
 namespace coca::model {
 
+// Those of a dot product are older than the forms and have no common part.
+static std::string kind_name(AttentionKind kind) {
+  static constexpr std::string_view kDots[] = {"rope", "xpos", "alibi", "none"},
+                                    kSuffixes[] = {"", "-xpos", "-alibi", "-none"};
+  const auto position = static_cast<size_t>(kind.position);
+  if (!is_coca(kind)) return std::string(kDots[position]);
+  return std::string(ops::form_info(form_of(kind)).name) + std::string(kSuffixes[position]);
+}
+
 namespace {
 
-ops::Collinear collinear_of(Score score) {
-  if (score == Score::kStrict) return ops::Collinear::kStrict;
-  return score == Score::kTied ? ops::Collinear::kTied : ops::Collinear::kSlack;
+int64_t members(const ModelSpec& s) { return is_coca(s.attention) ? ops::form_info(form_of(s.attention)).members : 2; }
+
+void validate_form(const ModelSpec& s) {
+  COCA_CHECK(s.content >= 0 && s.content < s.D, "model: {} in a head of {}; expected at least one plane beside them",
+             counted(s.content, "content channel"), s.D);
+  COCA_CHECK((s.D - s.content) % members(s) == 0,
+             "model: {} of the {} dims of a head are content channels; the other {} must make pairs", s.content, s.D,
+             s.D - s.content);
+  COCA_CHECK(s.fold == ops::Fold::kRotary || s.R == s.plane_dims() || s.attention.score == Score::kSlack ||
+                 !is_coca(s.attention),
+             "model: the official fold with partial rotary ({} of {}) exists for coca-slack only, not {}", grouped(s.R),
+             counted(s.plane_dims(), "dim"), enum_name(s.attention));
+  COCA_CHECK(s.fold == ops::Fold::kRotary || s.content == 0 || !is_coca(s.attention),
+             "model: the official fold goes over the whole head; {} have no place in it",
+             counted(s.content, "content channel"));
+  COCA_CHECK(!s.magnitude || is_coca(s.attention), "model: key magnitude {}: attention \"{}\" has no t",
+             enum_name(*s.magnitude), enum_name(s.attention));
+  COCA_CHECK(s.content == 0 || transforms_keys(s.attention),
+             "model: {}: with attention \"{}\" all channels are such; leave them out",
+             counted(s.content, "content channel"), enum_name(s.attention));
+  COCA_CHECK(s.t_width == TWidth::kFull || is_coca(s.attention), "model: t width half: attention \"{}\" has no t",
+             enum_name(s.attention));
+  COCA_CHECK(s.t_width == TWidth::kFull || members(s) == 2,
+             "model: t width half: attention \"{}\" has one number of t in a plane as it is", enum_name(s.attention));
+  COCA_CHECK(
+      s.t_width == TWidth::kFull || s.head_norm == HeadNorm::kNone,
+      "model: t width half: the norms of heads lie between the T projection and the fold, so t keeps its full width");
 }
 
 void validate_pattern(const ModelSpec& s) {
@@ -33,9 +66,9 @@ void validate_pattern(const ModelSpec& s) {
              name);
   COCA_CHECK(s.pattern.keeps_first() || uses_rotary(s.attention),
              "model: pattern {} moves rotary positions; attention \"{}\" has none", name, enum_name(s.attention));
-  COCA_CHECK(s.pattern.type != Pattern::kReRope || s.R == s.D,
+  COCA_CHECK(s.pattern.type != Pattern::kReRope || s.R == s.score_width(),
              "model: pattern rerope needs a model in which all dims of a head rotate; in this one {} of {} do", s.R,
-             s.D);
+             s.score_width());
   COCA_CHECK(!s.pattern.looks_back() || s.pattern.middle_from_layer < s.L,
              "middle_from_layer is {}; expected a layer of the model, 0 to {}", s.pattern.middle_from_layer, s.L - 1);
 }
@@ -82,21 +115,15 @@ void validate(const ModelSpec& s) {
   COCA_CHECK(s.V <= (int64_t{1} << 31) - 1, "model: vocabulary {} exceeds 31 bits", s.V);
   COCA_CHECK(s.H % s.G == 0, "model: {} are not a multiple of {} key/value heads", counted(s.H, "head"), s.G);
   COCA_CHECK(s.D >= 2 && s.D % 2 == 0, "model: the head dim {} must be even and positive", s.D);
-  COCA_CHECK(s.R >= 0 && s.R <= s.D && s.R % 2 == 0, "model: rotary dims {} must be even and at most the head dim {}",
-             s.R, s.D);
+  COCA_CHECK(s.R >= 0 && s.R <= s.plane_dims() && s.R % 2 == 0,
+             "model: rotary dims {} must be even and at most {}, the dims of a head that lie in planes", s.R,
+             s.plane_dims());
   COCA_CHECK(!transforms_keys(s.attention) || s.R >= 2, "model: attention \"{}\" needs rotary dims, found {}",
              enum_name(s.attention), s.R);
   validate_sizes(s);
   COCA_CHECK(s.qkv == Qkv::kSeparate || s.G == s.H,
              "model: a fused qkv projection needs as many key/value heads ({}) as heads ({})", s.G, s.H);
-  COCA_CHECK(s.fold == ops::Fold::kRotary || s.R == s.D || s.attention.score == Score::kSlack || !is_coca(s.attention),
-             "model: the official fold with partial rotary ({} of {}) exists for coca-slack only, not {}", grouped(s.R),
-             counted(s.D, "dim"), enum_name(s.attention));
-  COCA_CHECK(s.t_width == TWidth::kFull || is_coca(s.attention), "model: t width half: attention \"{}\" has no t",
-             enum_name(s.attention));
-  COCA_CHECK(
-      s.t_width == TWidth::kFull || s.head_norm == HeadNorm::kNone,
-      "model: t width half: the norms of heads lie between the T projection and the fold, so t keeps its full width");
+  validate_form(s);
   COCA_CHECK(s.max_position >= 1, "model: max_position_embeddings {} must be positive", s.max_position);
   COCA_CHECK(s.max_position <= kMostTokens, "model: max_position_embeddings {}; at most {}", s.max_position,
              kMostTokens);
@@ -147,8 +174,16 @@ ModelSpec with_scaling(const ModelSpec& spec, Scaling type, std::optional<double
   return out;
 }
 
+int64_t ModelSpec::plane_dims() const { return (D - content) * 2 / members(*this); }
+int64_t ModelSpec::stored_width() const { return is_coca(attention) ? plane_dims() / 2 + content : D; }
+float ModelSpec::score_scale() const { return 1.0f / std::sqrt(static_cast<float>(D)); }
+
 ops::CollinearOptions collinear_options(const ModelSpec& s) {
-  return {.kind = collinear_of(s.attention.score), .fold = s.fold};
+  const ops::Collinear kind = is_coca(s.attention) ? form_of(s.attention) : ops::Collinear::kSlack;
+  return {.kind = kind,
+          .fold = s.fold,
+          .magnitude = s.magnitude.value_or(ops::form_info(kind).magnitude),
+          .content = s.content};
 }
 
 int64_t parameter_count(const ModelSpec& spec) {
@@ -160,9 +195,9 @@ int64_t parameter_count(const ModelSpec& spec) {
 KvLayout cache_layout(const ModelSpec& s, KvType type) {
   const bool coca = is_coca(s.attention);
   return {.type = type,
-          .key_sign = coca ? KeySign::kNonNegative : KeySign::kSigned,
+          .key_sign = coca && s.content == 0 ? KeySign::kNonNegative : KeySign::kSigned,
           .G = s.G,
-          .W = coca ? s.D / 2 : s.D,
+          .W = s.stored_width(),
           .D = s.D};
 }
 
@@ -201,7 +236,29 @@ double forward_flops_per_token(const ModelSpec& s, int64_t S) {
   }
   if (s.embeddings == Embeddings::kTied) weights += static_cast<double>(s.V * s.C);
   for (size_t layer = 0; layer < static_cast<size_t>(s.L); ++layer) seen += seen_keys(s, layer, S);
-  return 2 * weights + 4.0 * static_cast<double>(s.H * s.D) * seen;  // two products of D for each key
+  return 2 * weights + 2.0 * static_cast<double>(s.H * (s.score_width() + s.D)) * seen;  // two products for each key
 }
 
 }  // namespace coca::model
+
+std::span<const coca::EnumName<coca::model::AttentionKind>> coca::EnumTraits<coca::model::AttentionKind>::names() {
+  using namespace model;
+  static const auto all = [] {
+    // The paper's three first, then the other forms by name.
+    std::vector<Score> scores{Score::kDot, Score::kSlack, Score::kStrict, Score::kTied};
+#define COCA_ADD_SCORE(X) \
+  if (std::ranges::find(scores, Score::k##X) == scores.end()) scores.push_back(Score::k##X);
+    COCA_FORMS(COCA_ADD_SCORE)
+#undef COCA_ADD_SCORE
+    static std::vector<std::string> texts;  // the names point into it
+    std::vector<AttentionKind> kinds;
+    for (const Score score : scores)
+      for (const Encoding position : {Encoding::kRotary, Encoding::kXpos, Encoding::kAlibi, Encoding::kNone})
+        kinds.push_back({score, position});
+    for (const AttentionKind kind : kinds) texts.push_back(kind_name(kind));
+    std::vector<EnumName<AttentionKind>> names;
+    for (size_t i = 0; i < kinds.size(); ++i) names.push_back({kinds[i], texts[i]});
+    return names;
+  }();
+  return all;
+}

@@ -20,13 +20,16 @@
 namespace coca::model {
 
 enum class Architecture : uint8_t { kGptNeoX, kLlama, kMistral, kQwen2, kQwen3 };  // weight names and config fields
-// How a score is made of q and k: a dot product, or one of CoCA's collinear forms.
-enum class Score : uint8_t { kDot, kSlack, kStrict, kTied };
+// How a score is made of q and k: a dot product, or one of the collinear forms (kernels/args/forms): kSlack, kStrict,
+// kPope, ...
+#define COCA_SCORE_NAME(X) , k##X
+enum class Score : uint8_t { kDot COCA_FORMS(COCA_SCORE_NAME) };
+#undef COCA_SCORE_NAME
 // How positions are encoded: rotated pairs, rotated pairs and a decay (xPos), a bias by distance (ALiBi), or not at
 // all.
 enum class Encoding : uint8_t { kRotary, kXpos, kAlibi, kNone };
-// Every score goes with every encoding. The names of the pairs ("attention_type" in config.json, flags, reports) stand
-// at the end of this file.
+// Every score goes with every encoding. The names of the pairs ("attention_type" in config.json, flags, reports) are
+// those of the forms, and the encoding's behind them: "coca-slack-alibi".
 struct AttentionKind {
   Score score = Score::kDot;
   Encoding position = Encoding::kRotary;
@@ -49,7 +52,8 @@ enum class Bias : uint8_t { kNone, kYes };
 enum class HeadNorm : uint8_t { kNone, kRms };  // of every head of q and k (or t), before rotation (Qwen3)
 enum class Embeddings : uint8_t { kUntied, kTied };
 // How many numbers CoCA's T projection makes for a head: one for each dim, folded to one for each rotary pair
-// afterwards (the official code), or one for each pair, D/2 (docs/math/collinear.md).
+// afterwards (the official code), or one for each pair (docs/math/collinear.md). Forms whose queries have one number in
+// a plane have no pairs: always kFull.
 enum class TWidth : uint8_t { kFull, kHalf };
 enum class Direction : uint8_t {
   kCausal,
@@ -58,8 +62,11 @@ enum class Direction : uint8_t {
 struct ModelSpec {
   Architecture architecture = Architecture::kGptNeoX;
   AttentionKind attention = AttentionKind::kRope;
-  ops::Fold fold = ops::Fold::kRotary;     // CoCA with partial rotary only
-  TWidth t_width = TWidth::kFull;          // kHalf: CoCA only, and not with norms of heads
+  ops::Fold fold = ops::Fold::kRotary;      // CoCA with partial rotary only
+  TWidth t_width = TWidth::kFull;           // kHalf: collinear forms only, and not with norms of heads
+  std::optional<ops::Magnitude> magnitude;  // of collinear keys; default: the form's
+  // The last dims of a head that do not rotate and are an ordinary signed q . k, whatever the score.
+  int64_t content = 0;
   std::vector<const Modifier*> modifiers;  // in the order of all_modifiers()
   ops::NormKind norm = ops::NormKind::kLayerNorm;
   Mlp mlp = Mlp::kGelu;
@@ -72,8 +79,9 @@ struct ModelSpec {
   Embeddings embeddings = Embeddings::kUntied;
 
   int64_t V = 0, C = 0, F = 0, L = 0;  // vocabulary, width, mlp width, layers
-  int64_t H = 0, G = 0, D = 0, R = 0;  // query heads, key/value heads, head dim, rotary dims
-  int64_t max_position = 2048;         // trained context; dynamic NTK starts beyond it
+  // Query heads, key/value heads, head dim, and of q_eff's dims those that rotate, at most plane_dims().
+  int64_t H = 0, G = 0, D = 0, R = 0;
+  int64_t max_position = 2048;  // trained context; dynamic NTK starts beyond it
   // [L] keys visible to a query in each layer, itself included; 0: all. Empty: all keys in all layers.
   std::vector<int64_t> layer_window;
   // [L, H] for layers with a window: a head attends to every n-th key in a window n times as wide. Empty: every key.
@@ -94,8 +102,14 @@ struct ModelSpec {
   std::vector<int64_t> eos_ids;  // each ends a generation; the first ends a document
 
   std::optional<int64_t> eos_id() const { return eos_ids.empty() ? std::nullopt : std::optional(eos_ids.front()); }
-  int64_t key_width() const { return t_width == TWidth::kHalf ? D / 2 : D; }  // of a head of k, or t, as projected
-  int64_t qkv_width() const { return 2 * D + key_width(); }                   // of a head of a fused projection
+  // Widths of a head: of k, or t, as projected; of a key as the cache stores it; of q_eff and k_eff, and of these what
+  // lies in planes. Values have D.
+  int64_t key_width() const { return t_width == TWidth::kHalf ? stored_width() : D; }
+  int64_t stored_width() const;
+  int64_t score_width() const { return plane_dims() + content; }
+  int64_t plane_dims() const;
+  float score_scale() const;                                 // of q_eff . k_eff: 1 / sqrt(D)
+  int64_t qkv_width() const { return 2 * D + key_width(); }  // of a head of a fused projection
   int64_t window_of(size_t layer) const {
     return pattern.far() ? pattern.window : layer_window.empty() ? 0 : layer_window[layer];
   }
@@ -121,11 +135,15 @@ inline bool uses_alibi(AttentionKind kind) { return kind.position == Encoding::k
 inline bool uses_rotary(AttentionKind kind) { return kind.position == Encoding::kRotary || uses_xpos(kind); }
 // The operands of attention differ from the projections' q and k.
 inline bool transforms_keys(AttentionKind kind) { return is_coca(kind) || uses_rotary(kind); }
+// Of a collinear kind.
+inline ops::Collinear form_of(AttentionKind kind) {
+  return static_cast<ops::Collinear>(static_cast<int>(kind.score) - static_cast<int>(Score::kDot) - 1);
+}
 ops::CollinearOptions collinear_options(const ModelSpec&);  // for CoCA kinds
 
 int64_t parameter_count(const ModelSpec&);
-// The layout of a layer's keys and values in the cache: CoCA keeps the folded t, D/2 + D numbers per token and kv head,
-// others keys and values, 2 D.
+// The layout of a layer's keys and values in the cache: collinear forms keep the folded t, D/2 + D numbers per token
+// and kv head (PoPE and content channels: one for each plane and channel), others keys and values, 2 D.
 KvLayout cache_layout(const ModelSpec&, KvType);
 // Per token and layer, the scales of int8 included.
 int64_t cache_bytes_per_token(const ModelSpec&, KvType);
@@ -134,23 +152,13 @@ double forward_flops_per_token(const ModelSpec&, int64_t S);
 
 }  // namespace coca::model
 
-COCA_ENUM_NAMES(coca::model::AttentionKind, "attention",
-                {{coca::model::Score::kDot, coca::model::Encoding::kRotary}, "rope"},
-                {{coca::model::Score::kDot, coca::model::Encoding::kXpos}, "xpos"},
-                {{coca::model::Score::kDot, coca::model::Encoding::kAlibi}, "alibi"},
-                {{coca::model::Score::kDot, coca::model::Encoding::kNone}, "none"},
-                {{coca::model::Score::kSlack, coca::model::Encoding::kRotary}, "coca-slack"},
-                {{coca::model::Score::kSlack, coca::model::Encoding::kXpos}, "coca-slack-xpos"},
-                {{coca::model::Score::kSlack, coca::model::Encoding::kAlibi}, "coca-slack-alibi"},
-                {{coca::model::Score::kSlack, coca::model::Encoding::kNone}, "coca-slack-none"},
-                {{coca::model::Score::kStrict, coca::model::Encoding::kRotary}, "coca-strict"},
-                {{coca::model::Score::kStrict, coca::model::Encoding::kXpos}, "coca-strict-xpos"},
-                {{coca::model::Score::kStrict, coca::model::Encoding::kAlibi}, "coca-strict-alibi"},
-                {{coca::model::Score::kStrict, coca::model::Encoding::kNone}, "coca-strict-none"},
-                {{coca::model::Score::kTied, coca::model::Encoding::kRotary}, "coca-tied"},
-                {{coca::model::Score::kTied, coca::model::Encoding::kXpos}, "coca-tied-xpos"},
-                {{coca::model::Score::kTied, coca::model::Encoding::kAlibi}, "coca-tied-alibi"},
-                {{coca::model::Score::kTied, coca::model::Encoding::kNone}, "coca-tied-none"})
+template <>
+struct coca::EnumTraits<coca::model::AttentionKind> {
+  static constexpr std::string_view what() { return "attention"; }
+  static std::span<const ::coca::EnumName<coca::model::AttentionKind>> names();
+};
+COCA_ENUM_NAMES(coca::ops::Magnitude, "magnitude", {coca::ops::Magnitude::kRelu, "relu"},
+                {coca::ops::Magnitude::kSoftplus, "softplus"})
 COCA_ENUM_NAMES(coca::model::TWidth, "t width", {coca::model::TWidth::kFull, "full"},
                 {coca::model::TWidth::kHalf, "half"})
 COCA_ENUM_NAMES(coca::model::Direction, "direction", {coca::model::Direction::kCausal, "causal"},

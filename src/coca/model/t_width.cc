@@ -15,7 +15,7 @@ std::pair<int64_t, int64_t> members(const ModelSpec& s, int64_t p) {
   if (s.fold == ops::Fold::kOfficial) return {p, p + s.D / 2};
   if (p < s.R / 2) return {p, p + s.R / 2};
   const int64_t first = s.R + p - s.R / 2;
-  return {first, first + (s.D - s.R) / 2};
+  return {first, first + (s.plane_dims() - s.R) / 2};
 }
 
 }  // namespace
@@ -27,7 +27,9 @@ ModelSpec with_t_width(const ModelSpec& spec, TWidth width) {
   return out;
 }
 
-bool has_half_t(const ModelSpec& s) { return is_coca(s.attention) && s.head_norm == HeadNorm::kNone; }
+bool has_half_t(const ModelSpec& s) {
+  return is_coca(s.attention) && s.head_norm == HeadNorm::kNone && ops::form_info(form_of(s.attention)).members == 2;
+}
 
 ModelSpec folded_t(const ModelSpec& spec) { return has_half_t(spec) ? with_t_width(spec, TWidth::kHalf) : spec; }
 
@@ -49,7 +51,10 @@ std::vector<float> change_t_width(const ModelSpec& from, const ModelSpec& to, st
     std::copy_n(x + (around + from.key_width()) * width, around * width, y + (around + to.key_width()) * width);
     x += around * width;
     y += around * width;
-    for (int64_t p = 0; p < from.D / 2; ++p) {
+    const int64_t pairs = from.plane_dims() / 2;
+    std::copy_n(x + (from.key_width() - from.content) * width, from.content * width,
+                y + (to.key_width() - to.content) * width);
+    for (int64_t p = 0; p < pairs; ++p) {
       const auto [a, b] = members(from, p);
       for (int64_t i = 0; i < width; ++i) {
         if (folds)

@@ -22,9 +22,6 @@ void check_config(const TrainConfig& c) {
       c.direction == model::Direction::kCausal || (c.passkey_share == 0 && c.passkey_first_steps == 0),
       "passkey_share is {}, passkey_first_steps {}; direction {} predicts no next token, so it cannot learn them",
       c.passkey_share, c.passkey_first_steps, enum_name(c.direction));
-  COCA_CHECK(c.direction == model::Direction::kCausal || c.tasks.tasks.empty(),
-             "task is {}; direction {} predicts no next token, so it cannot learn tasks",
-             enum_name(c.tasks.tasks.front()), enum_name(c.direction));
   check_positions(c.positions, c.attention, c.length);
   check_plain_steps(c.positions, c.steps);
   optim::check_schedule(make_schedule(c));
@@ -47,6 +44,8 @@ model::ModelSpec make_spec(const TrainConfig& c, int64_t vocabulary, std::option
   if (c.architecture == model::Architecture::kQwen2) s.attention_bias = model::Bias::kYes;
   if (c.architecture == model::Architecture::kQwen3) s.head_norm = model::HeadNorm::kRms;
   if (model::has_half_t(s)) s.t_width = c.t_width;
+  s.magnitude = c.magnitude;
+  s.content = c.content_dims;
   s.embeddings = c.tie_embeddings ? model::Embeddings::kTied : model::Embeddings::kUntied;
   s.V = vocabulary;
   s.C = c.width;
@@ -55,11 +54,12 @@ model::ModelSpec make_spec(const TrainConfig& c, int64_t vocabulary, std::option
   s.H = c.heads;
   s.G = c.kv_heads > 0 ? c.kv_heads : c.heads;
   s.D = c.width / c.heads;
-  s.R = static_cast<int64_t>(static_cast<double>(s.D) * c.rotary_pct + 1e-6);
+  const int64_t dims = s.plane_dims();
+  s.R = static_cast<int64_t>(static_cast<double>(dims) * c.rotary_pct + 1e-6);
   const bool rotates = model::transforms_keys(c.attention);
-  COCA_CHECK(s.D % 2 != 0 || (s.R % 2 == 0 && (s.R >= 2 || !rotates)),
+  COCA_CHECK(dims % 2 != 0 || (s.R % 2 == 0 && (s.R >= 2 || !rotates)),
              "rotary_pct is {}, which rotates {} of the {} dims of a head; expected {}an even number", c.rotary_pct,
-             s.R, s.D, rotates ? "at least 2, and " : "");
+             s.R, dims, rotates ? "at least 2, and " : "");
   s.max_position = c.length;
   s.rope_theta = c.rope_theta;
   s.norm_eps = c.norm_eps;

@@ -8,7 +8,6 @@
 
 #include "coca/data/passkey.h"
 #include "coca/data/pg19.h"
-#include "coca/data/task.h"
 #include "coca/io/options.h"
 #include "coca/model/decoder_layer.h"
 #include "coca/model/windows.h"
@@ -23,6 +22,8 @@ struct TrainConfig {
   model::Architecture architecture = model::Architecture::kGptNeoX;
   model::AttentionKind attention = model::AttentionKind::kCocaSlack;
   std::vector<const model::Modifier*> modifiers;
+  std::optional<ops::Magnitude> magnitude;
+  int64_t content_dims = 0;
   model::TWidth t_width = model::TWidth::kHalf;
   int64_t layers = 4, width = 128, heads = 4, kv_heads = 0, mlp_width = 0, length = 128;
   double rotary_pct = 1.0, rope_theta = 10000.0, norm_eps = 1e-5, init_std = 0;
@@ -37,7 +38,6 @@ struct TrainConfig {
   double passkey_share = 0.0;
   data::PasskeyWording passkey_wording = data::PasskeyWording::kCompact;
   int64_t passkey_digits = 5, passkey_first_steps = 0;
-  data::TaskOptions tasks;
   // optimization
   int64_t steps = 1000, batch = 32, accumulation = 1, slices = 0, warmup_steps = 50;
   double learning_rate = 1e-3, min_learning_rate = 1e-4;
@@ -60,6 +60,13 @@ struct TrainConfig {
     v("attention", "attention kind", attention);
     v("modifiers", "changes to attention that go with any kind (coca methods says what each does); default: none",
       modifiers);
+    v("content_dims",
+      "last dims of each head that do not rotate and are an ordinary signed q.k, whatever the attention kind; 0: none",
+      content_dims);
+    v("magnitude",
+      "how a collinear key's length is made from t: relu or softplus; default: relu for CoCA's forms, softplus for "
+      "pope",
+      magnitude);
     v("t_width",
       "width of CoCA's T projection: one number for each rotary pair (half), or one for each dim, folded afterwards "
       "(full, as the official "
@@ -96,7 +103,6 @@ struct TrainConfig {
     v("passkey_wording", "wording of those prompts", passkey_wording);
     v("passkey_digits", "digits of the key", passkey_digits, Least{1});
     v("passkey_first_steps", "first steps, in which all windows teach it", passkey_first_steps);
-    tasks.visit(v);
     v.group("Optimization");
     v("steps", "optimizer steps", steps, Least{1});
     v("batch", "windows per micro-batch", batch, Least{1});
@@ -118,7 +124,7 @@ struct TrainConfig {
     v("weight_decay", "decoupled weight decay of matrices and embeddings", weight_decay);
     v("clip_norm", "largest global gradient norm; 0: no clipping", clip_norm);
     v("clex_rate", "learning rate of CLEX's network, as a share of the learning rate", clex_rate);
-    v("seed", "seed of weights, window order, passkeys, tasks and positions", seed);
+    v("seed", "seed of weights, window order, passkeys and positions", seed);
     v("max_bad_steps", "stop after this many non-finite steps in a row", max_bad_steps, Least{1});
     v("precision", "type of matrices and activations; bf16 keeps fp32 master weights and optimizer state", precision);
     v("recompute", "activations to recompute instead of keeping: less memory, the same results", recompute);

@@ -207,7 +207,7 @@ void turn_backward(Context& cx, const ops::TurnHeadsBackward& a) {
     launch(cx, {.blocks = blocks_for(H * P), .threads = kThreads}, columns_kernel, partial, blocks, H * P,
            SumInto{.out = a.dphases.as<float>()});
   }
-  turn_by(cx, cos_sin, P, a.dy, a.dx, -1.0f);
+  if (!a.dx.empty()) turn_by(cx, cos_sin, P, a.dy, a.dx, -1.0f);
 }
 
 // ---- scale

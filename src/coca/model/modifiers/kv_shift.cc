@@ -6,13 +6,10 @@
 #include "coca/model/layer_acts.h"
 #include "coca/model/modifier.h"
 #include "coca/ops/head_modifiers.h"
-#include "coca/ops/heads.h"
 
 namespace coca::model::modifiers {
 
 namespace {
-
-MutTensorRef last_of(MutTensorRef t) { return t.narrow(1, t.size(1) - 1, 1); }
 
 class KvShift : public Modifier {
  public:
@@ -37,17 +34,13 @@ class KvShift : public Modifier {
   }
 
   void forward(const ModifierForward& f) const override {
-    const auto mix = [&](TensorRef w, MutTensorRef x, MutTensorRef y, MutTensorRef before) {
-      const bool follows = f.carry && !f.carry->first;
-      ops::mix_heads_forward(f.cx, {.w = w,
-                                    .x = x,
-                                    .before = follows ? before : MutTensorRef(),
-                                    .document_start = f.at.scope.document_start,
-                                    .y = y});
-      if (f.carry) ops::copy_heads(f.cx, last_of(x), before);
+    const auto mix = [&](TensorRef w, MutTensorRef x, MutTensorRef y, TensorRef before) {
+      ops::mix_heads_forward(f.cx,
+                             {.w = w, .x = x, .before = before, .document_start = f.at.scope.document_start, .y = y});
     };
-    mix(f.w.w, f.acts.kt_in, f.acts.kt, f.carry ? f.carry->kt : MutTensorRef());
-    mix(f.w.b, f.acts.v_in, f.acts.v, f.carry ? f.carry->v : MutTensorRef());
+    const bool follows = f.carry && !f.carry->first;
+    mix(f.w.w, f.acts.kt_in, f.acts.kt, follows ? f.carry->kt : TensorRef());
+    mix(f.w.b, f.acts.v_in, f.acts.v, follows ? f.carry->v : TensorRef());
   }
 
   void backward(const ModifierBackward& b) const override {

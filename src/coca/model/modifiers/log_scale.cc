@@ -31,7 +31,9 @@ class LogScale : public Modifier {
                       static_cast<float>(1.0 / std::log(static_cast<double>(std::max<int64_t>(2, s.max_position)))));
   }
   std::string refusal(const ModelSpec& s) const override {
-    return s.direction == Direction::kCausal ? "" : "it counts the tokens before each; this model is bidirectional";
+    if (s.direction != Direction::kCausal) return "it counts the tokens before each; this model is bidirectional";
+    return s.rope_scaling.type == Scaling::kClex ? "rope scaling clex trains frequencies by the queries as rotated"
+                                                 : "";
   }
 
   void forward(const ModifierForward& f) const override {
