@@ -24,9 +24,10 @@ struct Case {
   FarRange far_range = FarRange::kBehindWindow;
   int64_t most_distance = 0, most_position = 0;
   Mask windowed = Mask::kSlidingWindow;
-  int64_t E = 0;       // width of q and k; 0: D
-  bool decay = false;  // log forget gates
-  bool sink = false;   // o and lse get a share of kSink before the backward pass
+  int64_t E = 0;            // width of q and k; 0: D
+  bool decay = false;       // log forget gates
+  bool far_values = false;  // far keys have values of their own
+  bool sink = false;        // o and lse get a share of kSink before the backward pass
 
   int64_t key_width() const { return E > 0 ? E : D; }
   Dims q_dims() const { return {B, N, H, key_width()}; }
@@ -34,12 +35,13 @@ struct Case {
   Dims v_dims() const { return {B, S, G, D}; }
   Dims o_dims() const { return {B, N, H, D}; }
   Dims far_dims() const { return {B, far, G, key_width()}; }
+  Dims far_v_dims() const { return {B, far, G, D}; }
 };
 inline std::ostream& operator<<(std::ostream& out, const Case& c) {
-  return out << fmt::format("B{} N{} S{} H{} G{} E{} D{}{}{}{}{} window {} documents {} far {}", c.B, c.N, c.S, c.H,
+  return out << fmt::format("B{} N{} S{} H{} G{} E{} D{}{}{}{}{}{} window {} documents {} far {}", c.B, c.N, c.S, c.H,
                             c.G, c.key_width(), c.D, c.causal ? " causal" : "", c.alibi ? " alibi" : "",
-                            c.decay ? " decay" : "", c.sink ? " sink" : "", c.window, fmt::join(c.documents, ","),
-                            c.far);
+                            c.decay ? " decay" : "", c.sink ? " sink" : "", c.far_values ? " far values" : "", c.window,
+                            fmt::join(c.documents, ","), c.far);
 }
 
 // [B, N]: for each query, the start of its document; empty without documents.

@@ -43,7 +43,7 @@ inline ref::AttentionSpec far_spec_of(const Case& c, const ref::AttentionSpec& w
 }
 
 struct Inputs {
-  Tensor q, k, v, d_o, far_q, far_k, decay;
+  Tensor q, k, v, d_o, far_q, far_k, far_v, decay;
 };
 
 // Gradients of decay are added to this.
@@ -51,7 +51,7 @@ inline constexpr float kBefore = 0.25f;
 
 template <typename T>
 struct Results {
-  std::vector<T> o, lse, dq, dk, dv, dq_far, dk_far, ddecay;
+  std::vector<T> o, lse, dq, dk, dv, dq_far, dk_far, dv_far, ddecay;
   Results(const Case& c, const Inputs& in)
       : o(static_cast<size_t>(c.o_dims().product())),
         lse(static_cast<size_t>(c.B * c.H * c.N)),
@@ -60,13 +60,14 @@ struct Results {
         dv(static_cast<size_t>(c.v_dims().product())),
         dq_far(c.far > 0 ? dq.size() : 0),
         dk_far(static_cast<size_t>(in.far_k.numel())),
+        dv_far(static_cast<size_t>(c.far_values ? c.far_v_dims().product() : 0)),
         ddecay(static_cast<size_t>(c.decay ? in.decay.numel() : 0), T(kBefore)) {}
 };
 
 // The inputs converted to another type and passed as the reference expects them.
 template <typename T>
 struct ReferenceInputs {
-  std::vector<T> q, k, v, d_o, far_q, far_k, decay;
+  std::vector<T> q, k, v, d_o, far_q, far_k, far_v, decay;
   std::vector<ref::AttentionKeys<T>> parts;
   TensorView<const T, 4> values, gradient;
 
@@ -88,7 +89,11 @@ struct ReferenceInputs {
     far_k = test::convert<T>(in.far_k);
     parts.push_back({far_spec_of(c, spec), test::as_view<const T, 4>(far_q, in.q.shape()),
                      test::as_view<const T, 4>(far_k, in.far_k.shape())});
+    if (!c.far_values) return;
+    far_v = test::convert<T>(in.far_v);
+    parts.back().v = test::as_view<const T, 4>(far_v, c.far_v_dims());
   }
+  TensorView<const T, 4> values_of(size_t part) const { return parts[part].v.empty() ? values : parts[part].v; }
 };
 
 template <typename T>
@@ -101,6 +106,7 @@ std::vector<ref::AttentionKeyGrads<T>> gradients_of(const Case& c, const Inputs&
   }
   if (c.far > 0)
     grads.push_back({test::as_view<T, 4>(r.dq_far, in.q.shape()), test::as_view<T, 4>(r.dk_far, in.far_k.shape())});
+  if (c.far_values) grads.back().dv = test::as_view<T, 4>(r.dv_far, c.far_v_dims());
   return grads;
 }
 
@@ -142,10 +148,10 @@ inline Results<float> naive_bf16(const ref::AttentionSpec& spec, const Case& c, 
         const float share = c.sink ? 1 / (1 + std::exp(static_cast<float>(kSink) - row.lse)) : 1.0f;
         float delta = 0;
         std::vector<float> dp(row.p.size());
-        over_keys([&](size_t, size_t i, int64_t s) {
+        over_keys([&](size_t part, size_t i, int64_t s) {
           for (int64_t d = 0; d < c.D; ++d) {
-            o(b, n, h, d) += round(row.p[i]) * x.values(b, s, g, d);
-            dp[i] += x.gradient(b, n, h, d) * x.values(b, s, g, d);
+            o(b, n, h, d) += round(row.p[i]) * x.values_of(part)(b, s, g, d);
+            dp[i] += x.gradient(b, n, h, d) * x.values_of(part)(b, s, g, d);
           }
         });
         for (int64_t d = 0; d < c.D; ++d) {
@@ -159,14 +165,15 @@ inline Results<float> naive_bf16(const ref::AttentionSpec& spec, const Case& c, 
             grads[part].dquery_decay(b, h, n) += dx;
             grads[part].ddecay(b, h, s) -= dx;
           }
-          for (int64_t d = 0; d < c.D; ++d) dv(b, s, g, d) += round(p) * x.gradient(b, n, h, d);
+          const auto own = grads[part].dv.empty() ? dv : grads[part].dv;
+          for (int64_t d = 0; d < c.D; ++d) own(b, s, g, d) += round(p) * x.gradient(b, n, h, d);
           for (int64_t e = 0; e < c.key_width(); ++e) {
             grads[part].dq(b, n, h, e) += ds * x.parts[part].k(b, s, g, e);
             grads[part].dk(b, s, g, e) += ds * x.parts[part].q(b, n, h, e);
           }
         });
       }
-  for (auto* out : {&r.dq, &r.dk, &r.dv, &r.dq_far, &r.dk_far})
+  for (auto* out : {&r.dq, &r.dk, &r.dv, &r.dq_far, &r.dk_far, &r.dv_far})
     for (float& value : *out) value = round(value);
   return r;
 }
@@ -181,7 +188,7 @@ inline Blank blank_of(const ref::AttentionSpec& window, const Case& c) {
   std::vector<ref::AttentionSpec> specs{window};
   if (c.far > 0) specs.push_back(far_spec_of(c, window));
   for (int64_t b = 0; b < c.B; ++b) {
-    std::vector<int> seen(static_cast<size_t>(c.S));
+    std::vector<int> seen(static_cast<size_t>(std::max(c.S, c.far)));
     std::vector<std::vector<int>> moved(specs.size(), seen);
     for (int64_t n = 0; n < c.N; ++n) {
       int64_t all = 0;
@@ -192,12 +199,12 @@ inline Blank blank_of(const ref::AttentionSpec& window, const Case& c) {
       for (size_t part = 0; part < specs.size(); ++part) {
         const auto [begin, end, step] = ref::visible_keys(specs[part], b, n, part == 0 ? c.S : c.far);
         (part == 0 ? blank.dq : blank.dq_far) += all <= 1 || begin == end;
-        for (int64_t s = begin; s < end; ++s) seen[static_cast<size_t>(s)] = 1;
+        for (int64_t s = begin; s < end && !(part == 1 && c.far_values); ++s) seen[static_cast<size_t>(s)] = 1;
         for (int64_t s = begin; s < end && all > 1; ++s) moved[part][static_cast<size_t>(s)] = 1;
       }
     }
-    blank.dv += static_cast<double>(std::count(seen.begin(), seen.end(), 0));
-    blank.dk += static_cast<double>(std::count(moved[0].begin(), moved[0].end(), 0));
+    blank.dv += static_cast<double>(std::count(seen.begin(), seen.begin() + c.S, 0));
+    blank.dk += static_cast<double>(std::count(moved[0].begin(), moved[0].begin() + c.S, 0));
     if (c.far > 0) blank.dk_far += static_cast<double>(std::count(moved[1].begin(), moved[1].begin() + c.far, 0));
   }
   const auto keys = static_cast<double>(c.B * c.S), queries = static_cast<double>(c.B * c.N),
@@ -236,10 +243,12 @@ void expect_matches_reference(const Case& c, const std::vector<const char*>& imp
             .d_o = make(od, 4, 1),
             .far_q = {},
             .far_k = {},
+            .far_v = {},
             .decay = decay_of(c)};
   if (c.far > 0) {
     in.far_q = make(qd, 5, 3);
     in.far_k = make(fd, 6, 2);
+    if (c.far_values) in.far_v = make(c.far_v_dims(), 8, 1);
   }
   const Tensor documents = documents_of(c);
   const ref::AttentionSpec spec = spec_of(c, slope_values, documents);
@@ -261,7 +270,7 @@ void expect_matches_reference(const Case& c, const std::vector<const char*>& imp
     const auto made = [&](const Dims& dims, DType type) { return Tensor(dims, type, cx.memory()); };
     const Tensor q_in = there(in.q), k_in = there(in.k), v_in = there(in.v), d_o_in = there(in.d_o),
                  slopes_in = there(slopes), starts = there(documents), q_far = there(in.far_q), k_far = there(in.far_k),
-                 decay_in = there(in.decay);
+                 v_far = there(in.far_v), decay_in = there(in.decay);
     Tensor ddecay;
     if (c.decay) {
       Tensor before(in.decay.shape());
@@ -271,11 +280,13 @@ void expect_matches_reference(const Case& c, const std::vector<const char*>& imp
     const TensorRef slope_ref = c.alibi ? slopes_in.ref() : TensorRef();
     const FarKeys far{.q = q_far,
                       .k = k_far,
+                      .v = v_far,
                       .range = c.far_range,
                       .most_distance = c.most_distance,
                       .most_position = c.most_position};
     Tensor o = made(od, stored), lse = made({c.B, c.H, c.N}, DType::kF32), dq = made(qd, stored), dk = made(kd, stored),
-           dv = made(vd, stored), dq_far, dk_far;
+           dv = made(vd, stored), dq_far, dk_far, dv_far;
+    if (c.far_values) dv_far = made(c.far_v_dims(), stored);
     if (c.far > 0) {
       dq_far = made(qd, stored);
       dk_far = made(fd, stored);
@@ -307,6 +318,7 @@ void expect_matches_reference(const Case& c, const std::vector<const char*>& imp
                         .dv = dv,
                         .dq_far = dq_far,
                         .dk_far = dk_far,
+                        .dv_far = dv_far,
                         .ddecay = heads_before_tokens(MutTensorRef(ddecay))});
     const auto values = [&](const Tensor& t) { return test::float_values(to_host(cx, t)); };
     test::expect_close(values(o), expected.o, naive.o, {.terms = S + D, .stored = stored}, "o");
@@ -315,6 +327,9 @@ void expect_matches_reference(const Case& c, const std::vector<const char*>& imp
                        {.terms = rows + D, .zero_share = zeros(blank.dv), .stored = stored}, "dv");
     if (c.decay)  // a key's sum over its queries, and a query's over its keys
       test::expect_close(values(ddecay), expected.ddecay, naive.ddecay, {.terms = rows + S + D}, "ddecay");
+    if (c.far_values)
+      test::expect_close(values(dv_far), expected.dv_far, naive.dv_far,
+                         {.terms = rows + D, .zero_share = zeros(blank.dk_far), .stored = stored}, "dv_far");
     if (c.far > 0) {
       test::expect_close(values(dq_far), expected.dq_far, naive.dq_far,
                          {.terms = S + D, .zero_share = zeros(blank.dq_far), .stored = stored}, "dq_far");

@@ -4,7 +4,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
+
 #include "coca/kernels/ref/attention.h"
+#include "coca/tensor/transfer.h"
 #include "ops/op_test.h"
 #include "support/views.h"
 
@@ -82,16 +85,29 @@ Ref tokens(Ref decay, int64_t first, int64_t count) {
   return decay.empty() ? decay : decay.narrow(2, first, count);
 }
 
+Tensor filled(Context& cx, const Dims& dims, float value) {
+  Tensor t(dims);
+  std::ranges::fill(t.values<float>(), value);
+  return to_device(cx, t);
+}
+std::vector<float> values_of(Context& cx, const Tensor& t) {
+  return t.empty() ? std::vector<float>() : test::float_values(to_host(cx, t));
+}
+Results results(Context& cx, const std::array<const Tensor*, 6>& t) {
+  return {values_of(cx, *t[0]), values_of(cx, *t[1]), values_of(cx, *t[2]),
+          values_of(cx, *t[3]), values_of(cx, *t[4]), values_of(cx, *t[5])};
+}
+
 Results in_parts(Context& cx, const Case& c, const Inputs& in, TensorRef o_of_all) {
-  Tensor o(in.od), lse({c.B, c.H, c.N}), dq(in.qd), dk(in.kd), dv(in.vd);
-  std::ranges::fill(lse.values<float>(), -std::numeric_limits<float>::infinity());
-  Tensor ddecay, dquery_decay;
+  // o must not be read if lse is -inf
+  Tensor o = filled(cx, in.od, std::numeric_limits<float>::quiet_NaN()),
+         lse = filled(cx, {c.B, c.H, c.N}, -std::numeric_limits<float>::infinity()), dq = filled(cx, in.qd, 0),
+         dk = filled(cx, in.kd, 0), dv = filled(cx, in.vd, 0), ddecay, dquery_decay;
   if (c.decay) {
-    ddecay = Tensor({c.B, c.H, c.S});
-    dquery_decay = Tensor({c.B, c.H, c.N});
+    ddecay = filled(cx, {c.B, c.H, c.S}, 0);
+    dquery_decay = filled(cx, {c.B, c.H, c.N}, 0);
   }
   const TensorRef query_decay = tokens(in.decay.ref(), c.S - c.N, c.N);
-  std::ranges::fill(o.values<float>(), std::numeric_limits<float>::quiet_NaN());  // must not be read if lse is -inf
   each_part(c, [&](int64_t first, int64_t count, const AttentionOptions& options) {
     attention_forward(cx, options,
                       {.q = in.q,
@@ -106,7 +122,6 @@ Results in_parts(Context& cx, const Case& c, const Inputs& in, TensorRef o_of_al
                        .lse = lse,
                        .write = Write::kAccumulate});
   });
-  for (Tensor* t : {&dq, &dk, &dv}) std::ranges::fill(t->values<float>(), 0.0f);
   each_part(c, [&](int64_t first, int64_t count, const AttentionOptions& options) {
     attention_backward(cx, options,
                        {.q = in.q,
@@ -127,17 +142,20 @@ Results in_parts(Context& cx, const Case& c, const Inputs& in, TensorRef o_of_al
                         .dquery_decay = dquery_decay,
                         .write = Write::kAccumulate});
   });
-  for (int64_t i = 0; c.decay && i < dquery_decay.numel(); ++i)
-    ddecay.values<float>()[static_cast<size_t>(i / c.N * c.S + c.S - c.N + i % c.N)] +=
-        dquery_decay.values<float>()[static_cast<size_t>(i)];
-  return {test::float_values(o),  test::float_values(lse), test::float_values(dq),
-          test::float_values(dk), test::float_values(dv),  c.decay ? test::float_values(ddecay) : std::vector<float>()};
+  Results r = results(cx, {&o, &lse, &dq, &dk, &dv, &ddecay});
+  const std::vector<float> of_queries = values_of(cx, dquery_decay);
+  for (size_t i = 0; i < of_queries.size(); ++i) {
+    const auto row = static_cast<int64_t>(i) / c.N, n = static_cast<int64_t>(i) % c.N;
+    r.ddecay[static_cast<size_t>(row * c.S + c.S - c.N + n)] += of_queries[i];
+  }
+  return r;
 }
 
 Results at_once(Context& cx, const Case& c, const Inputs& in, Tensor& o) {
   const AttentionOptions options{.query_start = c.S - c.N};
-  Tensor lse({c.B, c.H, c.N}), dq(in.qd, in.q.dtype()), dk(in.kd, in.q.dtype()), dv(in.vd, in.q.dtype()), ddecay;
-  if (c.decay) ddecay = Tensor({c.B, c.H, c.S});
+  const auto made = [&](const Dims& dims) { return Tensor(dims, in.q.dtype(), cx.memory()); };
+  Tensor lse = filled(cx, {c.B, c.H, c.N}, 0), dq = made(in.qd), dk = made(in.kd), dv = made(in.vd), ddecay;
+  if (c.decay) ddecay = filled(cx, {c.B, c.H, c.S}, 0);
   attention_forward(
       cx, options,
       {.q = in.q, .k = in.k, .v = in.v, .slopes = in.slopes.ref(), .decay = in.decay.ref(), .o = o, .lse = lse});
@@ -154,8 +172,7 @@ Results at_once(Context& cx, const Case& c, const Inputs& in, Tensor& o) {
                       .dk = dk,
                       .dv = dv,
                       .ddecay = ddecay});
-  return {test::float_values(o),  test::float_values(lse), test::float_values(dq),
-          test::float_values(dk), test::float_values(dv),  c.decay ? test::float_values(ddecay) : std::vector<float>()};
+  return results(cx, {&o, &lse, &dq, &dk, &dv, &ddecay});
 }
 
 struct Exact {
@@ -199,42 +216,59 @@ Exact exact(const Case& c, const Inputs& in, const Tensor& o_of_all) {
 }
 
 // The error may be twice that of one call over all keys. Each part adds one rounding of o and lse.
+void expect_parts_match(Context& cx, const Case& c, const Inputs& in) {
+  SCOPED_TRACE(fmt::format("N {} S {} E {} D {}", c.N, c.S, c.E, c.D));
+  const auto there = [&](const Tensor& t) { return t.empty() ? Tensor() : to_device(cx, t); };
+  const Inputs sent{there(in.q),     there(in.k), there(in.v), there(in.d_o), there(in.slopes),
+                    there(in.decay), in.qd,       in.kd,       in.vd,         in.od};
+  Tensor o(in.od, in.q.dtype(), cx.memory());
+  const Results once = at_once(cx, c, sent, o), parts = in_parts(cx, c, sent, o);
+  const Exact r = exact(c, in, to_host(cx, o));
+  const double terms = static_cast<double>(c.S + std::max(c.E, c.D));
+  test::expect_close(parts.o, r.o, once.o, {.terms = terms}, "o");
+  test::expect_close(parts.lse, r.lse, once.lse, {.terms = terms}, "lse");
+  test::expect_close(parts.dq, r.dq, once.dq, {.terms = terms}, "dq");
+  test::expect_close(parts.dk, r.dk, once.dk, {.terms = terms}, "dk");
+  test::expect_close(parts.dv, r.dv, once.dv, {.terms = terms}, "dv");
+  test::expect_close(parts.ddecay, r.ddecay, once.ddecay, {.terms = terms}, "ddecay");
+}
+
 template <typename T>
-void expect_parts_match(const Case& c, const std::vector<const char*>& impls) {
+void expect_parts_match(const Case& c, const char* impl) {
+  SCOPED_TRACE(impl);
   const Inputs in = inputs_of<T>(c);
   test::for_each_target([&] {
-    for (const char* impl : impls) {
-      SCOPED_TRACE(fmt::format("{} N {} S {} E {} D {}", impl, c.N, c.S, c.E, c.D));
-      if (!runs_here("attention", impl)) continue;
-      Context cx;
-      cx.force_impl("attention", impl);
-      Tensor o(in.od, in.q.dtype());
-      const Results once = at_once(cx, c, in, o), parts = in_parts(cx, c, in, o);
-      const Exact r = exact(c, in, o);
-      const double terms = static_cast<double>(c.S + std::max(c.E, c.D));
-      test::expect_close(parts.o, r.o, once.o, {.terms = terms}, "o");
-      test::expect_close(parts.lse, r.lse, once.lse, {.terms = terms}, "lse");
-      test::expect_close(parts.dq, r.dq, once.dq, {.terms = terms}, "dq");
-      test::expect_close(parts.dk, r.dk, once.dk, {.terms = terms}, "dk");
-      test::expect_close(parts.dv, r.dv, once.dv, {.terms = terms}, "dv");
-      test::expect_close(parts.ddecay, r.ddecay, once.ddecay, {.terms = terms}, "ddecay");
-    }
+    if (!runs_here("attention", impl)) return;
+    Context cx;
+    cx.force_impl("attention", impl);
+    expect_parts_match(cx, c, in);
   });
 }
 
 TEST(AttentionParts, AreAsGoodAsAllKeysAtOnce) {
   for (const Case& c : kCases) {
-    expect_parts_match<float>(c, {"cpu"});
-    expect_parts_match<BF16>(c, {"cpu"});
+    expect_parts_match<float>(c, "cpu");
+    expect_parts_match<BF16>(c, "cpu");
     if (c.S > 1000) continue;
-    expect_parts_match<float>(c, {"ref"});
-    expect_parts_match<BF16>(c, {"ref"});
+    expect_parts_match<float>(c, "ref");
+    expect_parts_match<BF16>(c, "ref");
   }
 }
 
 TEST(AttentionParts, AreAsGoodByBf16Instructions) {
   COCA_SKIP_UNLESS_RUNS("attention", "avx512_bf16");
-  for (const Case& c : kCases) expect_parts_match<BF16>(c, {"avx512_bf16"});
+  for (const Case& c : kCases) expect_parts_match<BF16>(c, "avx512_bf16");
+}
+
+TEST(AttentionParts, AreAsGoodOnAGpu) {
+  if (const Gpus found = gpus(); found.list.empty()) GTEST_SKIP() << "not run on a GPU: " << found.none;
+  Context cx(device_memory({DeviceKind::kCuda, 0}));
+  cx.force_impl("attention", "cuda");
+  for (const Case& c : kCases) {
+    if (c.S > 150) continue;
+    expect_parts_match(cx, c, inputs_of<float>(c));
+    expect_parts_match(cx, c, inputs_of<BF16>(c));
+  }
 }
 
 TEST(AttentionParts, TheNumberOfThreadsDoesNotChangeABit) {
