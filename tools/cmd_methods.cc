@@ -96,19 +96,29 @@ report::Table table_of(const std::vector<Method>& methods) {
   return table;
 }
 
-report::Table modifier_table() {
-  report::Table table{
-      .title = "",
-      .header = {"modifier", "what it does", "source", "not with"},
-      .rows = {},
-      .align = {report::Align::kLeft, report::Align::kLeft, report::Align::kLeft, report::Align::kLeft}};
-  for (const model::Modifier* m : model::all_modifiers()) {
-    std::vector<std::string> refused;
-    for (const auto& attention : EnumTraits<model::AttentionKind>::names())
-      if (!model::refusal(example_spec(), attention.value, *m).empty()) refused.emplace_back(attention.name);
-    table.rows.push_back({std::string(m->info().name), std::string(m->info().summary), std::string(m->info().source),
-                          refused.empty() ? "-" : joined(refused)});
+// The reasons for which a modifier is refused, each with the kinds: "alibi, none and others (10): reason".
+std::string refusals_text(const model::Modifier& m) {
+  std::map<std::string, std::vector<std::string>> kinds;
+  for (const auto& attention : EnumTraits<model::AttentionKind>::names()) {
+    std::string reason = model::refusal(example_spec(), attention.value, m);
+    if (reason.empty()) continue;
+    if (const size_t end = reason.rfind(": "); end != std::string::npos) reason.erase(0, end + 2);
+    kinds[reason].emplace_back(attention.name);
   }
+  std::string text;
+  for (const auto& [reason, names] : kinds)
+    text += fmt::format("{}{} ({})", text.empty() ? "" : "; ", reason, counted(names.size(), "kind"));
+  return text.empty() ? "-" : text;
+}
+
+report::Table modifier_table() {
+  report::Table table{.title = "",
+                      .header = {"modifier", "what it does", "not where"},
+                      .rows = {},
+                      .align = {report::Align::kLeft, report::Align::kLeft, report::Align::kLeft}};
+  for (const model::Modifier* m : model::all_modifiers())
+    table.rows.push_back(
+        {std::string(m->info().name), fmt::format("{} ({})", m->info().summary, m->info().source), refusals_text(*m)});
   return table;
 }
 
@@ -187,8 +197,8 @@ int run(const Options& options) {
       "others of --pattern.\n",
       grouped(count(MethodUse::kEvaluation) + count(MethodUse::kTraining)), counted(methods.size(), "combination"),
       grouped(count(MethodUse::kTraining))));
-  print(fmt::format("\nModifiers, for any number of them at once (coca train --modifiers):\n{}",
-                    report::to_text_within(modifier_table(), columns > 0 ? std::min(columns, 100) : 100)));
+  print_prose("\nModifiers, for any number of them at once (coca train --modifiers):\n");
+  print(report::to_text_within(modifier_table(), columns > 0 ? std::min(columns, 100) : 100));
   if (options.reasons) print_reasons(methods);
   write_json_output(options.json, {{"combinations", json_of(methods)}, {"modifiers", json_of_modifiers()}});
   return 0;

@@ -264,10 +264,8 @@ double HeadStats::score_at(double distance, const ops::Rotation& rotation, int64
 }
 
 bool has_collinear_planes(const ModelSpec& s) {
-  using model::Score;
-  const Score score = s.attention.score;
-  return (score == Score::kSlack || score == Score::kStrict || score == Score::kTied) &&
-         model::uses_rotary(s.attention) && s.content == 0 && (s.fold == ops::Fold::kRotary || s.R == s.D);
+  return model::is_coca(s.attention) && model::uses_rotary(s.attention) &&
+         (s.fold == ops::Fold::kRotary || s.R == s.plane_dims());
 }
 
 HeadStats Analysis::layer(int64_t i) const {

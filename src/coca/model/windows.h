@@ -39,9 +39,9 @@ struct WindowOptions {
       "first tokens of a sequence that attend to all tokens and are attended to by all, with projections of their own",
       global_tokens);
     v("no_rope_every",
-      "every n-th layer does not rotate by positions (RNoPE; with layer_window, give these layers a window of 0); 0: "
-      "all "
-      "layers rotate, or as the model has it",
+      "every n-th layer does not rotate by positions (RNoPE; of windows, give these layers 0); 0: all layers rotate, "
+      "or "
+      "as the model has it",
       no_rope_every);
   }
 };
