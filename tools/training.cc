@@ -98,9 +98,15 @@ void print_resumed(const std::string& out, bool found, int64_t first_step, int64
 }
 
 std::string step_text(const train::StepReport& r) {
-  return fmt::format("loss {:.4f} lr {:.2e} norm {:.2f} {:.0f} tok/s{}{}", r.loss, r.learning_rate, r.grad_norm,
+  std::string tasks;
+  for (size_t i = 0; i < r.tasks.size(); ++i) {
+    const bool next = i == 0 || r.tasks[i].task != r.tasks[i - 1].task;
+    tasks += next ? fmt::format(" {}", enum_name(r.tasks[i].task)) : "";
+    tasks += fmt::format("{}{:.2f}", next ? " " : "/", r.tasks[i].accuracy());
+  }
+  return fmt::format("loss {:.4f} lr {:.2e} norm {:.2f} {:.0f} tok/s{}{}{}", r.loss, r.learning_rate, r.grad_norm,
                      r.tokens_per_second, r.validation_loss ? fmt::format(" val {:.4f}", *r.validation_loss) : "",
-                     r.skipped ? fmt::format(" skipped {}", r.skipped) : "");
+                     tasks, r.skipped ? fmt::format(" skipped {}", r.skipped) : "");
 }
 
 int64_t warn_of_overlap(std::string_view training, std::string_view validation) {

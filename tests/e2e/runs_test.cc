@@ -51,6 +51,48 @@ TEST_F(Runs, ResumeAloneTakesTheSavedOptions) {
   expect_refused(alone, 2, "no checkpoint to resume from");
 }
 
+// No text, no tokenizer: the accuracies are in the metrics, the table and the report, and the model reads numbers.
+TEST_F(Runs, TasksNeedNoText) {
+  const Args train = {"train",   "--task",         "mqar,needle", "--task-digits",  "2",  "--out",
+                      at("run"), "--layers",       "1",           "--width",        "16", "--heads",
+                      "2",       "--length",       "32",          "--batch",        "2",  "--steps",
+                      "6",       "--warmup-steps", "2",           "--task-windows", "2",  "--validation-interval",
+                      "4"};
+  const Outcome planned = coca(with(train, {"--dry-run"}));
+  EXPECT_EQ(planned.code, 0) << planned.err;
+  EXPECT_THAT(planned.out, testing::ContainsRegex("tasks +1,792"));  // 2 tasks of 2 windows of 32, 64 and 128, twice
+  EXPECT_FALSE(fs::exists(at("run")));
+  const Outcome run = coca(train);
+  ASSERT_EQ(run.code, 0) << run.err;
+  EXPECT_THAT(run.out, testing::AllOf(HasSubstr("tasks mqar, needle"), HasSubstr("90 % at step")));
+  EXPECT_THAT(run.err, testing::ContainsRegex("mqar 0\\.[0-9]+/0\\.[0-9]+/0\\.[0-9]+ needle 0"));
+  const auto rows = train::read_metrics(at("run/metrics.csv"));
+  EXPECT_EQ(rows.back().step, 6);
+  EXPECT_EQ(rows.back().tasks.size(), 12U);
+  EXPECT_THAT(io::read_file(at("run/tasks.html")), HasSubstr("needle"));
+  const Outcome again = coca({"train", "--resume", "--out", at("run")});
+  EXPECT_EQ(again.code, 0) << again.err;
+  EXPECT_THAT(again.out, HasSubstr("90 % at step"));
+  const Outcome said = coca({"generate", "--model", at("run/model"), "--prompt", "17 203 4", "--max-new-tokens", "3"});
+  EXPECT_EQ(said.code, 0) << said.err;
+  EXPECT_THAT(said.out, testing::ContainsRegex("[0-9]+ [0-9]+ [0-9]+"));
+  expect_refused({"generate", "--model", at("run/model"), "--prompt", "a word"}, 2, "numbers from 0 to 255");
+  expect_refused(with(train, {"--out", at("other"), "--task-pairs", "9"}), 2,
+                 "task mqar: a window of 32 tokens has no room");
+  EXPECT_FALSE(fs::exists(at("other")));
+}
+
+// A quarter of the windows of a text.
+TEST_F(Runs, TasksAreMixedWithText) {
+  const Outcome run = coca(tiny_train("run", {"--task", "copying", "--steps", "4", "--validation-text", text_file(),
+                                              "--task-windows", "2", "--task-multiples", "1,3"}));
+  ASSERT_EQ(run.code, 0) << run.err;
+  const auto rows = train::read_metrics(at("run/metrics.csv"));
+  EXPECT_TRUE(rows.back().validation_loss > 0);
+  EXPECT_TRUE(rows.back().tasks.contains("copying_72_whole"));
+  EXPECT_EQ(rows.back().tasks.size(), 4U);
+}
+
 // Waits until the run in `folder` has written two rows of metrics or has ended.
 void wait_for_training(test::Program& program, const std::string& folder) {
   const fs::path metrics = folder + "/metrics.csv";

@@ -481,6 +481,23 @@ TEST(Tokenizer, SaveAndLoad) {
   EXPECT_EQ(load_tokenizer(dir / "byte")->fingerprint(), bytes->fingerprint());
   EXPECT_EQ(load_tokenizer(dir / "byte/coca_tokenizer.json")->kind(), "byte");
   EXPECT_NE(bytes->fingerprint(), pieces.fingerprint());
+  std::filesystem::create_directories(dir / "symbols");
+  make_symbol_tokenizer(300)->save(dir / "symbols");
+  const auto symbols = load_tokenizer(dir / "symbols");
+  EXPECT_EQ(symbols->kind(), kSymbolsKind);
+  EXPECT_EQ(symbols->vocab_size(), 300);
+  EXPECT_NE(symbols->fingerprint(), make_symbol_tokenizer(301)->fingerprint());
+}
+
+TEST(SymbolTokenizer, ReadsAndWritesNumbers) {
+  const auto symbols = make_symbol_tokenizer(300);
+  EXPECT_EQ(symbols->encode(" 17 203\n4\t299"), (std::vector<int32_t>{17, 203, 4, 299}));
+  EXPECT_EQ(symbols->encode(""), std::vector<int32_t>());
+  EXPECT_EQ(symbols->decode(std::vector<int32_t>{17, 203, 4, 299}), "17 203 4 299");
+  EXPECT_FALSE(symbols->bos_id());
+  for (const char* wrong : {"300", "-1", "1.5", "abc", "7x", "99999999999999999999"})
+    EXPECT_THAT(error_of(ErrorKind::kInvalidArgument, [&] { symbols->encode(std::string("3 ") + wrong); }),
+                AllOf(HasSubstr(wrong), HasSubstr("numbers from 0 to 299")));
 }
 
 TEST(Tokenizer, LoadErrorsSayWhatWasLookedFor) {
@@ -498,6 +515,10 @@ TEST(Tokenizer, LoadErrorsSayWhatWasLookedFor) {
   EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { load_tokenizer(dir / "both"); }), HasSubstr("both"));
   put_file(dir / "odd/coca_tokenizer.json", R"({"type": "wordpiece"})");
   error_of(ErrorKind::kBadFile, [&] { load_tokenizer(dir / "odd"); });
+  for (const char* symbols : {"0", "-3", "1.5", "\"9\"", "9e99", "4294967297", "null"}) {
+    put_file(dir / "odd/coca_tokenizer.json", fmt::format(R"({{"type": "symbols", "symbols": {}}})", symbols));
+    EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { load_tokenizer(dir / "odd"); }), HasSubstr("\"symbols\""));
+  }
 }
 
 TEST(SentencePiece, RefusesFilesThatAreNoModel) {

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/text/tokenizer.h"
 
+#include <charconv>
 #include <map>
 #include <utility>
 
@@ -63,11 +64,60 @@ class ByteTokenizer final : public Tokenizer {
   std::string fingerprint() const override { return "byte-257"; }
 };
 
+// The symbols of tasks that are no text. As text they are their numbers, with a blank between them.
+class SymbolTokenizer final : public Tokenizer {
+ public:
+  explicit SymbolTokenizer(int32_t symbols) : symbols_(symbols) {}
+
+  std::string kind() const override { return std::string(kSymbolsKind); }
+  int32_t vocab_size() const override { return symbols_; }
+  std::optional<int32_t> bos_id() const override { return std::nullopt; }
+  std::optional<int32_t> eos_id() const override { return std::nullopt; }
+
+  std::optional<int32_t> token_id(std::string_view token) const override {
+    int32_t id = -1;
+    const auto [end, error] = std::from_chars(token.data(), token.data() + token.size(), id);
+    const bool whole = error == std::errc() && end == token.data() + token.size();
+    return whole && id >= 0 && id < symbols_ ? std::optional(id) : std::nullopt;
+  }
+
+  using Tokenizer::encode;
+  std::vector<int32_t> encode(std::string_view text, SpecialTokens) const override {
+    constexpr std::string_view kBlanks = " \t\r\n";
+    std::vector<int32_t> ids;
+    for (size_t at = text.find_first_not_of(kBlanks); at < text.size(); at = text.find_first_not_of(kBlanks, at)) {
+      const std::string_view word = text.substr(at, text.find_first_of(kBlanks, at) - at);
+      const std::optional<int32_t> id = token_id(word);
+      COCA_CHECK(id, "the text has \"{}\"; this model reads symbols: numbers from 0 to {} with blanks between them",
+                 word, symbols_ - 1);
+      ids.push_back(*id);
+      at += word.size();
+    }
+    return ids;
+  }
+  void append_decoded(int32_t id, DecodeState& state, std::string& out) const override {
+    check_id(id);
+    out += fmt::format("{}{}", state.at_start ? "" : " ", id);
+    state.at_start = false;
+  }
+  void save(const stdfs::path& dir) const override {
+    io::write_json(dir / kConfigName, nlohmann::json{{"type", kSymbolsKind}, {"symbols", symbols_}});
+  }
+  std::string fingerprint() const override { return fmt::format("symbols-{}", symbols_); }
+
+ private:
+  int32_t symbols_;
+};
+
 std::unique_ptr<Tokenizer> load_config(const stdfs::path& file) {
   const nlohmann::json config = io::read_json(file);
-  COCA_CHECK_AS(kBadFile, config.is_object() && config.contains("type") && config["type"] == "byte",
-                "{}: expected {{\"type\": \"byte\"}}", file.string());
-  return make_byte_tokenizer();
+  const nlohmann::json type = config.is_object() ? config.value("type", nlohmann::json()) : nlohmann::json();
+  if (type == "byte") return make_byte_tokenizer();
+  const nlohmann::json symbols = type == kSymbolsKind ? config.value("symbols", nlohmann::json()) : nlohmann::json();
+  COCA_CHECK_AS(kBadFile, symbols.is_number_integer() && symbols >= 1 && symbols <= kMostSymbols,
+                "{}: expected {{\"type\": \"byte\"}} or {{\"type\": \"symbols\", \"symbols\": 1 to {}}}", file.string(),
+                kMostSymbols);
+  return make_symbol_tokenizer(symbols.get<int32_t>());
 }
 
 // `beside`: the folder's other files, which come before those that the import makes.
@@ -129,6 +179,11 @@ bool is_imported(const stdfs::path& dir) {
 }
 
 std::unique_ptr<Tokenizer> make_byte_tokenizer() { return std::make_unique<ByteTokenizer>(); }
+std::unique_ptr<Tokenizer> make_symbol_tokenizer(int32_t symbols) {
+  COCA_CHECK(symbols >= 1 && symbols <= kMostSymbols, "a vocabulary of {}; expected 1 to {}",
+             counted(symbols, "symbol"), kMostSymbols);
+  return std::make_unique<SymbolTokenizer>(symbols);
+}
 
 std::unique_ptr<Tokenizer> load_tokenizer(const stdfs::path& dir_or_file_or_name) {
   const stdfs::path& where = dir_or_file_or_name;

@@ -37,7 +37,7 @@ class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
-  virtual std::string kind() const = 0;    // "byte", "sentencepiece", "bpe"
+  virtual std::string kind() const = 0;    // "byte", "symbols", "sentencepiece", "bpe"
   virtual int32_t vocab_size() const = 0;  // largest id + 1; a tokenizer.json may leave ids without a token
   virtual std::optional<int32_t> bos_id() const = 0;
   virtual std::optional<int32_t> eos_id() const = 0;
@@ -67,14 +67,20 @@ class Tokenizer {
 
 // Ids 0..255 are bytes, 256 is <|endoftext|> = bos = eos. Encodes any bytes.
 std::unique_ptr<Tokenizer> make_byte_tokenizer();
+// Ids 0 .. symbols - 1 without bos and eos, for tasks that are no text (data/task.h). Encodes numbers with blanks
+// between them; anything else is an Error.
+inline constexpr std::string_view kSymbolsKind = "symbols";
+inline constexpr int32_t kMostSymbols = 1 << 20;
+std::unique_ptr<Tokenizer> make_symbol_tokenizer(int32_t symbols);
 // Ids as in the model file. From a folder, its tokenizer.model and the tokens that the files beside it add or name:
 // added_tokens.json, tokenizer_config.json, special_tokens_map.json.
 std::unique_ptr<Tokenizer> load_sentencepiece(const std::filesystem::path& file_or_dir);
 // A tokenizer.json of Hugging Face's tokenizers with a BPE model (docs/tokenizers.md). From the folder of a model, bos
 // and eos too: tokenizer_config.json, special_tokens_map.json, generation_config.json.
 std::unique_ptr<Tokenizer> load_tokenizer_json(const std::filesystem::path& file_or_dir);
-// "byte"; a .model or .json file; a folder holding coca_tokenizer.json ({"type": "byte"}), tokenizer.json,
-// tokenizer.model (sentencepiece's or LLaMA 3's), tekken.json, or vocab.json and merges.txt: the first of these counts.
+// "byte"; a .model or .json file; a folder holding coca_tokenizer.json ({"type": "byte"}, or {"type": "symbols",
+// "symbols": 256}), tokenizer.json, tokenizer.model (sentencepiece's or LLaMA 3's), tekken.json, or vocab.json and
+// merges.txt: the first of these counts.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& dir_or_file_or_name);
 
 struct SentencePieceTraining {

@@ -22,6 +22,9 @@ void check_config(const TrainConfig& c) {
       c.direction == model::Direction::kCausal || (c.passkey_share == 0 && c.passkey_first_steps == 0),
       "passkey_share is {}, passkey_first_steps {}; direction {} predicts no next token, so it cannot learn them",
       c.passkey_share, c.passkey_first_steps, enum_name(c.direction));
+  COCA_CHECK(c.direction == model::Direction::kCausal || c.tasks.tasks.empty(),
+             "task is {}; direction {} predicts no next token, so it cannot learn tasks",
+             enum_name(c.tasks.tasks.front()), enum_name(c.direction));
   check_positions(c.positions, c.attention, c.length);
   check_plain_steps(c.positions, c.steps);
   optim::check_schedule(make_schedule(c));

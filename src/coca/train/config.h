@@ -8,6 +8,7 @@
 
 #include "coca/data/passkey.h"
 #include "coca/data/pg19.h"
+#include "coca/data/task.h"
 #include "coca/io/options.h"
 #include "coca/model/decoder_layer.h"
 #include "coca/model/windows.h"
@@ -38,6 +39,7 @@ struct TrainConfig {
   double passkey_share = 0.0;
   data::PasskeyWording passkey_wording = data::PasskeyWording::kCompact;
   int64_t passkey_digits = 5, passkey_first_steps = 0;
+  data::TaskOptions tasks;
   // optimization
   int64_t steps = 1000, batch = 32, accumulation = 1, slices = 0, warmup_steps = 50;
   double learning_rate = 1e-3, min_learning_rate = 1e-4;
@@ -103,6 +105,7 @@ struct TrainConfig {
     v("passkey_wording", "wording of those prompts", passkey_wording);
     v("passkey_digits", "digits of the key", passkey_digits, Least{1});
     v("passkey_first_steps", "first steps, in which all windows teach it", passkey_first_steps);
+    tasks.visit(v);
     v.group("Optimization");
     v("steps", "optimizer steps", steps, Least{1});
     v("batch", "windows per micro-batch", batch, Least{1});
@@ -124,7 +127,7 @@ struct TrainConfig {
     v("weight_decay", "decoupled weight decay of matrices and embeddings", weight_decay);
     v("clip_norm", "largest global gradient norm; 0: no clipping", clip_norm);
     v("clex_rate", "learning rate of CLEX's network, as a share of the learning rate", clex_rate);
-    v("seed", "seed of weights, window order, passkeys and positions", seed);
+    v("seed", "seed of weights, window order, passkeys, tasks and positions", seed);
     v("max_bad_steps", "stop after this many non-finite steps in a row", max_bad_steps, Least{1});
     v("precision", "type of matrices and activations; bf16 keeps fp32 master weights and optimizer state", precision);
     v("recompute", "activations to recompute instead of keeping: less memory, the same results", recompute);

@@ -113,7 +113,7 @@ void warn_of_schedule(const LoopOptions& o, const fs::path& checkpoint) {
 void warn_of_long_steps(const LoopOptions& o, int64_t tokens) {
   constexpr int64_t kTimes = 16;
   const int64_t step = o.shape.step_tokens();
-  if (step / kTimes >= tokens)
+  if (tokens > 0 && step / kTimes >= tokens)
     log_warning("each step reads the {} about {} times over; with a lower batch or accumulation there are more updates",
                 counted(tokens, "training token"), grouped(step / tokens));
 }
@@ -233,6 +233,23 @@ void Loop::resume(const fs::path& checkpoint) {
 
 CheckpointParts Loop::parts() {
   return {spec_, model_.params(), step_.optimizer(), data_.tokenizer, options_.adapter.get(), ranks_, data_.complete};
+}
+
+// The validation loss and the exam of a step. false: a stop was requested meanwhile, and neither counts. Several ranks,
+// which share the windows, finish them.
+bool Loop::measure(StepReport& report) {
+  const auto whole = [&] {
+    if (data_.validation && !(report.validation_loss = checked_validation(report.loss))) return false;
+    if (!data_.exam) return true;
+    const auto examine = [&] {
+      report.tasks = data_.exam->take(step_.batch().context(), spec_, model_.weights(), ranks_);
+    };
+    if (ranks_.size() == 1) return run_until_stop(examine);
+    examine();
+    return true;
+  }();
+  if (!whole) report.validation_loss.reset();
+  return whole;
 }
 
 // If training itself is finite, after this step's update too, the validation text is at fault, and the model should not
@@ -385,12 +402,11 @@ bool Loop::row_is_to_come() {
   bool validated = false;
   dist::together(ranks_, [&] {
     if (first_rank() && state_.row && io::exists(metrics))
-      validated = std::ranges::any_of(read_metrics(metrics), [&](const MetricsRow& row) {
-        return row.step == state_.step && !std::isnan(row.validation_loss);
-      });
+      validated = std::ranges::any_of(read_metrics(metrics),
+                                      [&](const MetricsRow& row) { return row.step == state_.step && row.measured; });
   });
   const bool known = dist::any(ranks_, validated);
-  return state_.row && data_.validation && !known;
+  return state_.row && measures() && !known;
 }
 
 StepReport Loop::report_of(const RowToCome& row) const {
@@ -401,6 +417,7 @@ StepReport Loop::report_of(const RowToCome& row) const {
           .learning_rate = rate_after(state_.step - 1),
           .grad_norm = row.grad_norm,
           .validation_loss = {},
+          .tasks = {},
           .skipped = state_.skipped};
 }
 
@@ -411,7 +428,8 @@ TrainSummary Loop::run(const std::function<void(const StepReport&)>& on_step) {
   dist::together(ranks_, [&] {
     if (!first_rank()) return;
     io::write_json(out / options_.checkpoints.config_name, options_.checkpoints.config);
-    file.emplace(out / "metrics.csv", state_.step - (state_.row ? 1 : 0), options_.tensorboard);
+    file.emplace(out / "metrics.csv", state_.step - (state_.row ? 1 : 0), options_.tensorboard,
+                 data_.exam ? data_.exam->columns() : std::vector<std::string>());
   });
   MetricsFile* metrics = file ? &*file : nullptr;
   require_sound_weights();
@@ -430,10 +448,9 @@ TrainSummary Loop::run(const std::function<void(const StepReport&)>& on_step) {
   };
   const auto validate = [&] {
     state_.row.reset();
-    report.validation_loss = checked_validation(report.loss);
+    const bool whole = measure(report);
     if (report.validation_loss) summary.validation_loss = report.validation_loss;
-    if (!report.validation_loss && first_rank())
-      log_warning("step {}: the validation was stopped", grouped(state_.step));
+    if (!whole && first_rank()) log_warning("step {}: the validation was stopped", grouped(state_.step));
     finish_step(metrics);
   };
   if (state_.row) {  // the checkpoint was written before its validation
@@ -453,8 +470,7 @@ TrainSummary Loop::run(const std::function<void(const StepReport&)>& on_step) {
       state_.interval_loss += report.loss;
       ++state_.interval_steps;
     }
-    const bool last = state_.step == steps_,
-               validates = data_.validation && (last || due(options_.validation_interval)),
+    const bool last = state_.step == steps_, validates = measures() && (last || due(options_.validation_interval)),
                ends_row = last || due(options_.log_interval) || validates;
     if (ends_row) summary.final_loss = end_interval();
     if (!validates) finish_step(ends_row ? metrics : nullptr);

@@ -21,6 +21,7 @@ struct StepReport {
   int64_t stage = 0;            // the stage of this step, from 0
   double loss = 0, learning_rate = 0, grad_norm = 0;
   std::optional<double> validation_loss;
+  std::vector<TaskScore> tasks;  // of the exam, if this step has one
   double tokens_per_second = 0;  // of this run so far
   int64_t skipped = 0;
 };
@@ -84,6 +85,8 @@ class Loop {
   double rate_after(int64_t step) const;
   bool row_is_to_come();
   StepReport report_of(const RowToCome&) const;
+  bool measures() const { return data_.validation || data_.exam; }
+  bool measure(StepReport&);
   std::optional<double> checked_validation(double training_loss);
   std::string newest_text() const;  // which checkpoint is the newest, for messages
   std::string stopped_text() const;

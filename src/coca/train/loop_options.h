@@ -11,6 +11,7 @@
 #include "coca/optim/schedule.h"
 #include "coca/train/batches.h"
 #include "coca/train/checkpoint.h"
+#include "coca/train/tasks.h"
 
 namespace coca::train {
 
@@ -64,9 +65,10 @@ struct LoopData {
   const BatchSource& batches;
   const ValidationSource* validation = nullptr;  // null: no validation
   const text::Tokenizer& tokenizer;
-  int64_t tokens = 0;  // identifies the data: a checkpoint can be resumed only with the same data
+  int64_t tokens = 0;  // 0: no text; identifies the data: a checkpoint can be resumed only with the same data
   std::string fingerprint;
-  CompleteFolder complete = {};  // for checkpoints and the result
+  CompleteFolder complete = {};    // for checkpoints and the result
+  const TaskExam* exam = nullptr;  // taken with every validation, or in its place; null: none
 };
 
 }  // namespace coca::train

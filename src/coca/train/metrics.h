@@ -4,6 +4,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -18,14 +19,17 @@ struct TrainState;
 
 class MetricsFile {
  public:
-  // Keeps the rows up to `step` of an existing file. events: folder of event files, or empty for none.
-  MetricsFile(const std::filesystem::path& file, int64_t step, const std::filesystem::path& events = {});
+  // Keeps the rows up to `step` of an existing file. events: folder of event files, or empty for none. tasks: the
+  // columns of an exam (tasks.h).
+  MetricsFile(const std::filesystem::path& file, int64_t step, const std::filesystem::path& events = {},
+              const std::vector<std::string>& tasks = {});
   // A row that cannot be written is kept for the next call; the first time, a warning is logged.
   void row(const StepReport&, double mean_loss, const TrainState&);
   void flush();  // Error kIo if it fails
 
  private:
   std::unique_ptr<io::CsvWriter> writer_;
+  size_t task_columns_;
   std::unique_ptr<io::EventFile> events_;
   bool warned_ = false;
 };
@@ -33,6 +37,8 @@ class MetricsFile {
 struct MetricsRow {
   int64_t step = 0;
   double loss = 0, validation_loss = 0;  // NaN if there is none
+  std::map<std::string, double> tasks;   // accuracies by column, of a step with an exam
+  bool measured = false;                 // has a validation loss, or an exam
 };
 std::vector<MetricsRow> read_metrics(const std::filesystem::path& file);
 

@@ -48,6 +48,28 @@ std::optional<MaskedValidation> masked_validation(const TrainConfig& c, const Tr
   return std::optional<MaskedValidation>(std::in_place, *source, data::masked_tokens(data.tokenizer));
 }
 
+std::optional<data::TaskMaker> task_maker(const TrainConfig& c, const TrainData& data) {
+  if (c.tasks.tasks.empty()) return std::nullopt;
+  check_tasks(c, data.tokenizer);
+  return std::optional<data::TaskMaker>(std::in_place, c.tasks.sizes, c.length, data.tokenizer);
+}
+
+std::optional<TaskBatches> task_batches(const TrainConfig& c, const TrainData& data, const BatchSource& source,
+                                        const std::optional<data::TaskMaker>& maker) {
+  if (!maker) return std::nullopt;
+  return std::optional<TaskBatches>(
+      std::in_place, source, BatchShape{.batch = c.batch, .accumulation = c.accumulation, .length = c.length}, c.tasks,
+      *maker, data.tokens, task_share(c.tasks, data.tokenizer), static_cast<uint64_t>(c.seed));
+}
+
+// Its needles are hidden in text that is not trained on, if there is some.
+std::optional<TaskExam> exam_of(const TrainConfig& c, const TrainData& data,
+                                const std::optional<data::TaskMaker>& maker) {
+  if (!maker) return std::nullopt;
+  return std::optional<TaskExam>(std::in_place, c.tasks, c.length, static_cast<uint64_t>(c.seed), *maker,
+                                 data.validation ? *data.validation : data.tokens);
+}
+
 // What the model was taught beside its text.
 CompleteFolder completed_by(const TrainConfig& c) {
   if (c.passkey_share == 0 && c.passkey_first_steps == 0) return {};
@@ -56,13 +78,14 @@ CompleteFolder completed_by(const TrainConfig& c) {
 }
 
 LoopData loop_data(const TrainConfig& c, const TrainData& data, const BatchSource& batches,
-                   const ValidationSource* validation) {
+                   const ValidationSource* validation, const TaskExam* exam) {
   return {.batches = batches,
           .validation = validation,
           .tokenizer = data.tokenizer,
-          .tokens = data.tokens.size(),
+          .tokens = task_share(c.tasks, data.tokenizer) == 1 ? 0 : data.tokens.size(),
           .fingerprint = data.tokens.content_fingerprint(),
-          .complete = completed_by(c)};
+          .complete = completed_by(c),
+          .exam = exam};
 }
 
 }  // namespace
@@ -84,6 +107,7 @@ model::ModelSpec trained_spec(const TrainConfig& config, const text::Tokenizer& 
 std::filesystem::path check_start(const TrainConfig& given, const text::Tokenizer& tokenizer, Start start, int ranks) {
   const TrainConfig config = in_slices(checked(given), ranks);
   Batches::check_passkeys(Batches::options_of(config), tokenizer);
+  check_tasks(config, tokenizer);
   return check_start(loop_options(config, given), trained_spec(config, tokenizer), start, ranks);
 }
 
@@ -94,6 +118,7 @@ void warn_of_start(const TrainConfig& given, const std::filesystem::path& checkp
 void check_data(const TrainConfig& config, const TrainData& data) {
   spec_for(config, data);
   const Batches batches(config, data.tokens, data.tokenizer);
+  check_tasks(config, data.tokenizer);
   validation_for(config, data);
 }
 
@@ -101,14 +126,21 @@ Trainer::Trainer(const TrainConfig& config, const TrainData& data, Start start, 
     : config_(in_slices(checked(config), ranks.size())),
       batches_(config_, data.tokens, data.tokenizer),
       validation_(validation_for(config_, data)),
+      maker_(task_maker(config_, data)),
+      task_batches_(task_batches(config_, data, batches_, maker_)),
+      exam_(exam_of(config_, data, maker_)),
       masked_(masked_batches(config_, data, batches_)),
       masked_validation_(masked_validation(config_, data, validation_)),
       loop_(
           loop_options(config_, config), spec_for(config, data),
-          loop_data(config, data, masked_ ? static_cast<const BatchSource&>(*masked_) : batches_,
+          loop_data(config, data,
+                    masked_         ? static_cast<const BatchSource&>(*masked_)
+                    : task_batches_ ? *task_batches_
+                                    : static_cast<const BatchSource&>(batches_),
                     masked_validation_ ? static_cast<const ValidationSource*>(&*masked_validation_)
                     : validation_      ? &*validation_
-                                       : nullptr),
+                                       : nullptr,
+                    exam_ ? &*exam_ : nullptr),
           start,
           [&](model::ParamStore& params) {
             model::initialise(spec_for(config, data), static_cast<uint64_t>(config.seed), params);

@@ -17,7 +17,7 @@ struct TrainData {
 
 // The model of a config and a tokenizer.
 model::ModelSpec trained_spec(const TrainConfig&, const text::Tokenizer&);
-// The checks of a Trainer that need no text: options, a passkey task that does not fit into a window, and those of
+// The checks of a Trainer that need no text: options, tasks that do not fit into a window, and those of
 // check_start in loop.h. Writes nothing.
 std::filesystem::path check_start(const TrainConfig&, const text::Tokenizer&, Start, int ranks);
 // The warnings of a Trainer about its options (loop.h), for a dry run.
@@ -43,6 +43,9 @@ class Trainer {
   TrainConfig config_;  // with micro-batches that fit into slices
   Batches batches_;
   std::optional<TextValidation> validation_;
+  std::optional<data::TaskMaker> maker_;
+  std::optional<TaskBatches> task_batches_;  // the loop's batches, with tasks
+  std::optional<TaskExam> exam_;
   std::optional<MaskedBatches> masked_;  // the loop's batches, for a bidirectional model
   std::optional<MaskedValidation> masked_validation_;
   Loop loop_;
