@@ -134,7 +134,7 @@ void show_tasks(const train::TrainConfig& c) {
   const std::vector<study::TaskRuns> runs = {{.name = "", .seeds = {train::read_metrics(out / "metrics.csv")}}};
   std::vector<int64_t> lengths;
   for (const int64_t multiple : c.tasks.multiples) lengths.push_back(multiple * c.length);
-  print(table_text(study::task_table(runs, c.tasks.tasks, lengths)));
+  print("\n" + table_text(study::task_table(runs, c.tasks.tasks, lengths)) + "\n");
   report::Document document(fmt::format("Tasks of {}", c.out));
   document.paragraph(
       fmt::format("Attention {}, trained on windows of {}.", enum_name(c.attention), counted(c.length, "token")));

@@ -177,7 +177,7 @@ int64_t TaskMaker::needles(int64_t length) const {
 
 void TaskMaker::check(Task task, int64_t length) const {
   const auto need = [&](int64_t tokens, const std::string& what) {
-    COCA_CHECK(tokens <= length, "task {}: a window of {} has no room for {}, which takes {}", enum_name(task),
+    COCA_CHECK(tokens <= length, "task {}: a window of {} has no room for {}: {} are needed", enum_name(task),
                counted(length, "token"), what, grouped(tokens));
   };
   const auto need_symbols = [&](int64_t least, const std::string& what) {
