@@ -7,8 +7,10 @@
 
 #include "coca/base/parallel.h"
 #include "coca/base/rng.h"
+#include "coca/ops/collinear.h"
 #include "coca/ops/decode_attention.h"
 #include "coca/ops/kv_store.h"
+#include "coca/ops/rope.h"
 
 namespace {
 
@@ -66,7 +68,7 @@ void BM_Decode(benchmark::State& state, Keys keys, KvType type) {
     rotation.frequencies.push_back(std::pow(10000.0, -2.0 * static_cast<double>(j) / static_cast<double>(D)));
   coca::ops::KeyAngles angles;
   angles.build(rotation, S);
-  Tensor q({1, N, H, D}), o({1, N, H, D}), cos({1, N, D / 2}), sin({1, N, D / 2});
+  Tensor q({1, N, H, D}), q_eff({1, N, H, D}), o({1, N, H, D}), cos({1, N, D / 2}), sin({1, N, D / 2});
   fill(q, 3);
   fill(cos, 4);
   fill(sin, 5);
@@ -74,8 +76,11 @@ void BM_Decode(benchmark::State& state, Keys keys, KvType type) {
                                                       coca ? coca::ops::Score::kCollinear : coca::ops::Score::kRope};
   int64_t layer = 0;
   for (auto _ : state) {
-    const coca::ops::DecodeSequence sequence{
-        .q = q, .rows = {cos, sin}, .angles = &angles, .cache = pages.view(layer, S), .o = o};
+    if (coca)
+      coca::ops::collinear_query(context, {}, {.rows = {cos, sin}, .q = q, .q_eff = q_eff});
+    else
+      coca::ops::rope_forward(context, {.rows = {cos, sin}, .x = q, .y = q_eff});
+    const coca::ops::DecodeSequence sequence{.q = q_eff, .angles = &angles, .cache = pages.view(layer, S), .o = o};
     coca::ops::decode_attention(context, options, {.sequences = {&sequence, 1}, .slopes = {}});
     layer = (layer + 1) % kLayers;
   }

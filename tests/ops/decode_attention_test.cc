@@ -22,12 +22,14 @@ namespace {
 using test::as_view;
 
 struct Case {
-  int64_t B, N, S, H, G, D, R;
+  int64_t B, N, S, H, G, E, R;
   DecodeAttentionOptions options;
   bool alibi = false;
-  ref::DecodeScore ref_score = ref::DecodeScore::kDot;
   int64_t window = 0;
   std::vector<int64_t> dilation = {};
+  int64_t D = E;  // of values
+  ref::DecodeKeys keys() const { return ref::decode_keys(options, R, E); }
+  int64_t stored() const { return options.score == Score::kCollinear ? stored_width(options.collinear, E) : E; }
   DecodeAttentionOptions all_options() const {
     DecodeAttentionOptions o = options;
     o.window = window;
@@ -36,48 +38,52 @@ struct Case {
   }
 };
 constexpr DecodeAttentionOptions kRope{.score = Score::kRope};
-constexpr DecodeAttentionOptions collinear(Collinear kind, Fold fold = Fold::kRotary) {
-  return {.score = Score::kCollinear, .collinear = {.kind = kind, .fold = fold}};
+constexpr DecodeAttentionOptions collinear(Collinear kind, Fold fold = Fold::kRotary, int64_t content = 0) {
+  return {.score = Score::kCollinear, .collinear = {.kind = kind, .fold = fold, .content = content}};
 }
 constexpr auto kSlack = collinear(Collinear::kSlack), kStrict = collinear(Collinear::kStrict),
-               kTied = collinear(Collinear::kTied), kOfficial = collinear(Collinear::kSlack, Fold::kOfficial);
-using ref::DecodeScore;
+               kTied = collinear(Collinear::kTied), kOfficial = collinear(Collinear::kSlack, Fold::kOfficial),
+               kSlackContent = collinear(Collinear::kSlack, Fold::kRotary, 6),
+               kPopeContent = collinear(Collinear::kPope, Fold::kRotary, 7);
 
 const Case kCases[] = {
-    {1, 1, 1, 1, 1, 2, 2, kSlack, false, DecodeScore::kCollinear},
-    {2, 1, 63, 2, 2, 6, 6, kRope, false, DecodeScore::kRope},
-    {1, 1, 64, 3, 1, 34, 34, kSlack, false, DecodeScore::kCollinear},
-    {1, 2, 65, 6, 2, 16, 8, kStrict, false, DecodeScore::kCollinear},
-    {2, 1, 256, 4, 4, 64, 64, kTied, false, DecodeScore::kCollinear},
-    {1, 3, 257, 4, 2, 20, 6, kSlack, false, DecodeScore::kCollinear},
-    {1, 1, 300, 7, 1, 48, 16, kRope, false, DecodeScore::kRope},
-    {1, 5, 600, 2, 1, 80, 80, kSlack, false, DecodeScore::kCollinear},
-    {1, 8, 700, 4, 1, 32, 32, kRope, false, DecodeScore::kRope},
-    {1, 1, 520, 2, 2, 24, 8, kOfficial, false, DecodeScore::kOfficial},   // R < D/2
-    {1, 2, 130, 4, 2, 16, 12, kOfficial, false, DecodeScore::kOfficial},  // R > D/2
-    {1, 1, 90, 2, 2, 16, 16, kOfficial, false, DecodeScore::kCollinear},  // R = D: the same as our fold
+    {1, 1, 1, 1, 1, 2, 2, kSlack, false},
+    {2, 1, 63, 2, 2, 6, 6, kRope, false},
+    {1, 1, 64, 3, 1, 34, 34, kSlack, false},
+    {1, 2, 65, 6, 2, 16, 8, kStrict, false},
+    {2, 1, 256, 4, 4, 64, 64, kTied, false},
+    {1, 3, 257, 4, 2, 20, 6, kSlack, false},
+    {1, 1, 300, 7, 1, 48, 16, kRope, false},
+    {1, 5, 600, 2, 1, 80, 80, kSlack, false},
+    {1, 8, 700, 4, 1, 32, 32, kRope, false},
+    {1, 1, 520, 2, 2, 24, 8, kOfficial, false},   // R < D/2
+    {1, 2, 130, 4, 2, 16, 12, kOfficial, false},  // R > D/2
+    {1, 1, 90, 2, 2, 16, 16, kOfficial, false},   // R = D: the same as our fold
     {2, 1, 333, 4, 2, 40, 0, {}, true},
     {1, 4, 70, 3, 3, 10, 0, {}, false},
-    {1, 100, 100, 2, 2, 16, 16, kSlack, false, DecodeScore::kCollinear},  // prefill
-    {2, 70, 333, 4, 2, 18, 10, kStrict, false, DecodeScore::kCollinear},  // prefill after other tokens
+    {1, 100, 100, 2, 2, 16, 16, kSlack, false},  // prefill
+    {2, 70, 333, 4, 2, 18, 10, kStrict, false},  // prefill after other tokens
     {1, 75, 300, 2, 1, 16, 0, {}, true},
-    {1, 1, 2100, 4, 1, 64, 64, kSlack, false, DecodeScore::kCollinear},  // three ranges
-    {1, 6, 1500, 2, 2, 34, 34, kRope, false, DecodeScore::kRope},
-    {1, 1, 700, 4, 2, 16, 16, kSlack, false, DecodeScore::kCollinear,
-     100},  // windows: pages before the window, part of a page,
-    {2, 9, 333, 2, 2, 18, 10, kRope, false, DecodeScore::kRope, 77},  // rows whose windows start at different tokens,
-    {1, 70, 600, 2, 1, 8, 8, kStrict, false, DecodeScore::kCollinear, 1},                 // only the token itself,
-    {1, 100, 100, 2, 1, 8, 0, {}, true, DecodeScore::kDot, 30},                           // prefill,
-    {1, 2, 2100, 2, 2, 10, 10, kSlack, false, DecodeScore::kCollinear, 257},              // ranges without visible keys
-    {1, 3, 90, 2, 2, 6, 6, kRope, false, DecodeScore::kRope, 500},                        // wider than the cache
-    {1, 1, 700, 4, 2, 16, 16, kSlack, false, DecodeScore::kCollinear, 40, {3, 3, 1, 1}},  // dilated: pages before the
-                                                                                          // window,
-    {2, 9, 333, 2, 2, 18, 10, kRope, false, DecodeScore::kRope, 30, {2, 7}},              // heads of different kinds,
-    {1, 70, 600, 2, 1, 8, 0, {}, true, DecodeScore::kDot, 25, {5, 5}},                    // ALiBi, several rows
+    {1, 1, 2100, 4, 1, 64, 64, kSlack, false},  // three ranges
+    {1, 6, 1500, 2, 2, 34, 34, kRope, false},
+    {1, 1, 700, 4, 2, 16, 16, kSlack, false, 100},               // windows: pages before the window, part of a page,
+    {2, 9, 333, 2, 2, 18, 10, kRope, false, 77},                 // rows whose windows start at different tokens,
+    {1, 70, 600, 2, 1, 8, 8, kStrict, false, 1},                 // only the token itself,
+    {1, 100, 100, 2, 1, 8, 0, {}, true, 30},                     // prefill,
+    {1, 2, 2100, 2, 2, 10, 10, kSlack, false, 257},              // ranges without visible keys
+    {1, 3, 90, 2, 2, 6, 6, kRope, false, 500},                   // wider than the cache
+    {1, 1, 700, 4, 2, 16, 16, kSlack, false, 40, {3, 3, 1, 1}},  // dilated: pages before the window,
+    {2, 9, 333, 2, 2, 18, 10, kRope, false, 30, {2, 7}},         // heads of different kinds,
+    {1, 70, 600, 2, 1, 8, 0, {}, true, 25, {5, 5}},              // ALiBi, several rows
+    {2, 3, 333, 4, 2, 22, 10, kSlackContent, false, 0, {}, 12},  // content channels, values of another width
+    {1, 1, 520, 2, 1, 39, 20, kPopeContent, false, 0, {}, 16},
+    {1, 9, 300, 4, 2, 40, 32, collinear(Collinear::kPope), false, 0, {}, 20},
+    {1, 2, 130, 4, 2, 24, 8, kRope, false, 0, {}, 40},
+    {1, 3, 90, 2, 2, 10, 0, {}, true, 7, {}, 6},
 };
 std::ostream& operator<<(std::ostream& out, const Case& c) {
-  return out << fmt::format("B{} N{} S{} H{} G{} D{} R{} score {}{}", c.B, c.N, c.S, c.H, c.G, c.D, c.R,
-                            static_cast<int>(c.ref_score), c.alibi ? " alibi" : "");
+  return out << fmt::format("B{} N{} S{} H{} G{} E{} R{} D{} score {}{}", c.B, c.N, c.S, c.H, c.G, c.E, c.R, c.D,
+                            static_cast<int>(c.options.score), c.alibi ? " alibi" : "");
 }
 
 const KvType kTypes[] = {KvType::kF32, KvType::kBF16, KvType::kInt8};
@@ -106,7 +112,7 @@ struct Decoding {
   Decoding(const Case& c_, KvType type, uint64_t seed = 1)
       : c(c_),
         pages(static_cast<size_t>(c.B), KvPages(KvPool(layout(c_, type), 1))),
-        q(test::random_tensor({c.B, c.N, c.H, c.D}, seed, -2, 2)),
+        q(test::random_tensor({c.B, c.N, c.H, c.E}, seed, -2, 2)),
         keys({c.B, c.S, c.G, pages.front().layout().W}),
         values({c.B, c.S, c.G, c.D}),
         slopes({c.H}),
@@ -114,8 +120,10 @@ struct Decoding {
         sin({1, c.S, c.R / 2}) {
     const bool folded = c.options.score == Score::kCollinear;
     Tensor k = test::random_tensor(keys.shape(), seed + 1, -2, 2), v = test::random_tensor(values.shape(), seed + 2);
-    if (folded)
-      for (float& x : k.values<float>()) x = std::max(x, 0.0f);  // with zeros, as after ReLU
+    const int64_t W = c.stored(), lengths = W - c.options.collinear.content;
+    for (int64_t i = 0; folded && i < k.numel(); ++i)
+      if (float& x = k.values<float>()[static_cast<size_t>(i)]; i % W < lengths)
+        x = std::max(x, 0.0f);  // as after ReLU
     Context cx;
     for (int64_t b = 0; b < c.B; ++b) {
       KvPages& own = pages[static_cast<size_t>(b)];
@@ -137,23 +145,19 @@ struct Decoding {
     }
   }
   static KvLayout layout(const Case& c, KvType type) {
-    const bool folded = c.options.score == Score::kCollinear;
+    const bool lengths = c.options.score == Score::kCollinear && c.options.collinear.content == 0;
     return {.type = type,
-            .key_sign = folded ? KeySign::kNonNegative : KeySign::kSigned,
+            .key_sign = lengths ? KeySign::kNonNegative : KeySign::kSigned,
             .G = c.G,
-            .W = folded ? c.D / 2 : c.D,
+            .W = c.stored(),
             .D = c.D};
   }
   RopeRows key_rows() const { return c.R == 0 ? RopeRows{} : RopeRows{cos, sin}; }
-  RopeRows query_rows() const {
-    if (c.R == 0) return {};
-    return {cos.ref().narrow(1, c.S - c.N, c.N), sin.ref().narrow(1, c.S - c.N, c.N)};
-  }
+  Dims o_shape() const { return {c.B, c.N, c.H, c.D}; }
   Args args(MutTensorRef o, MutTensorRef lse = {}) const {
     Args a{.sequences = {}, .slopes = c.alibi ? slopes.ref() : TensorRef()};
     for (int64_t b = 0; b < c.B; ++b)
       a.sequences.push_back({.q = q.ref().narrow(0, b, 1),
-                             .rows = query_rows(),
                              .angles = c.R > 0 ? &angles : nullptr,
                              .cache = pages[static_cast<size_t>(b)].view(0, c.S),
                              .o = o.narrow(0, b, 1),
@@ -164,20 +168,19 @@ struct Decoding {
   template <typename T>
   std::vector<T> reference(double* largest_lse = nullptr, std::vector<T>* all_lse = nullptr) const {
     const auto qx = test::convert<T>(q), kx = test::convert<T>(keys), vx = test::convert<T>(values);
-    std::vector<T> o(qx.size()), lse(static_cast<size_t>(c.B * c.H * c.N));
+    std::vector<T> o(static_cast<size_t>(o_shape().product())), lse(static_cast<size_t>(c.B * c.H * c.N));
     const std::vector<double> f = rotation_of(c.R).frequencies;
     const auto angle = [&](int64_t s, int64_t j) { return static_cast<double>(s) * f[static_cast<size_t>(j)]; };
     ref::decode_attention<T>(
-        {.scale = 1.0 / std::sqrt(static_cast<float>(c.D)),
+        {.scale = 1.0 / std::sqrt(static_cast<float>(c.E)),
          .window = c.window,
          .query_start = c.S - c.N,
          .dilation = c.dilation.empty() ? nullptr : c.dilation.data(),
          .slopes = c.alibi ? slopes.values<float>().data() : nullptr},
-        c.ref_score, c.options.collinear.kind, c.R,
-        [&](int64_t, int64_t s, int64_t j) { return static_cast<T>(std::cos(angle(s, j))); },
+        c.keys(), [&](int64_t, int64_t s, int64_t j) { return static_cast<T>(std::cos(angle(s, j))); },
         [&](int64_t, int64_t s, int64_t j) { return static_cast<T>(std::sin(angle(s, j))); },
         as_view<const T, 4>(qx, q.shape()), as_view<const T, 4>(kx, keys.shape()),
-        as_view<const T, 4>(vx, values.shape()), as_view<T, 4>(o, q.shape()), as_view<T, 3>(lse, {c.B, c.H, c.N}));
+        as_view<const T, 4>(vx, values.shape()), as_view<T, 4>(o, o_shape()), as_view<T, 3>(lse, {c.B, c.H, c.N}));
     if (all_lse) *all_lse = lse;
     if (largest_lse)
       for (const T l : lse) *largest_lse = std::max(*largest_lse, std::abs(static_cast<double>(l)));
@@ -186,7 +189,7 @@ struct Decoding {
   // Rounding D products changes the exponent, and exp(s - max) turns an absolute error of eps |s| into a relative error
   // of the probability. With terms = a^2 the rule's last term is a eps (as in attention_test.cc).
   test::ErrorRule rule(double largest_lse) const {
-    return {.terms = static_cast<double>(c.S + c.D) + 4 * largest_lse * largest_lse};
+    return {.terms = static_cast<double>(c.S + c.E) + 4 * largest_lse * largest_lse};
   }
 };
 
@@ -216,7 +219,6 @@ class OnDevice {
     for (size_t b = 0; b < a.sequences.size(); ++b) {
       DecodeSequence& one = a.sequences[b];
       one.q = q_.ref().narrow(0, static_cast<int64_t>(b), 1);
-      one.rows = s_.c.R == 0 ? RopeRows{} : key_rows().narrow(s_.c.S - s_.c.N, s_.c.N);
       one.cache = pages_[b].view(0, s_.c.S);
     }
     return a;
@@ -241,7 +243,7 @@ TEST(DecodeAttention, MatchesTheReferenceOnEveryTarget) {
       const std::vector<float> naive = s.reference<float>();
       test::for_each_target([&] {
         Context cx;
-        Tensor o(s.q.shape());
+        Tensor o(s.o_shape());
         decode_attention(cx, c.all_options(), s.args(o));
         test::expect_close(o.values<float>(), expected, naive, s.rule(lse), "evenly spaced");
         if (c.R == 0) return;
@@ -255,7 +257,7 @@ TEST(DecodeAttention, MatchesTheReferenceOnEveryTarget) {
       });
       Context reference;
       reference.force_impl("decode_attention", "ref");
-      Tensor o(s.q.shape());
+      Tensor o(s.o_shape());
       decode_attention(reference, c.all_options(), s.args(o));
       test::expect_close(o.values<float>(), expected, naive, s.rule(lse), "forced reference");
     }
@@ -275,7 +277,7 @@ TEST(DecodeAttention, MatchesTheReferenceOnAGpu) {
       std::vector<float> lse_naive;
       const std::vector<double> expected = s.reference<double>(&largest, &lse_expected);
       const std::vector<float> naive = s.reference<float>(nullptr, &lse_naive);
-      Tensor o(s.q.shape(), DType::kF32, cx.memory()), lse({c.B, c.H, c.N}, DType::kF32, cx.memory());
+      Tensor o(s.o_shape(), DType::kF32, cx.memory()), lse({c.B, c.H, c.N}, DType::kF32, cx.memory());
       decode_attention(cx, c.all_options(), there.args(o, lse));
       test::expect_close(values_of(to_host(cx, o)), expected, naive, s.rule(largest), "evenly spaced");
       test::expect_close(values_of(to_host(cx, lse)), lse_expected, lse_naive, s.rule(largest), "lse");
@@ -294,9 +296,9 @@ TEST(DecodeAttention, MatchesTheReferenceOnAGpu) {
 TEST(DecodeAttention, AnglesAndSequencesOnAGpu) {
   if (const Gpus found = gpus(); found.list.empty()) GTEST_SKIP() << "not run on a GPU: " << found.none;
   Context cx(device_memory({DeviceKind::kCuda, 0}));
-  const Case cases[] = {{1, 1, 40, 4, 2, 16, 8, kSlack, false, DecodeScore::kCollinear},
-                        {1, 3, 1500, 4, 2, 16, 8, kSlack, false, DecodeScore::kCollinear},
-                        {1, 1, 1, 4, 2, 16, 8, kSlack, false, DecodeScore::kCollinear}};
+  const Case cases[] = {{1, 1, 40, 4, 2, 16, 8, kSlack, false},
+                        {1, 3, 1500, 4, 2, 16, 8, kSlack, false},
+                        {1, 1, 1, 4, 2, 16, 8, kSlack, false}};
   std::vector<Decoding> all;
   std::vector<OnDevice> there;
   std::vector<Tensor> together, alone;
@@ -307,7 +309,7 @@ TEST(DecodeAttention, AnglesAndSequencesOnAGpu) {
     const Rotation right = rotation_of(c.R);
     Rotation other = right;
     for (double& f : other.frequencies) f *= 0.9;
-    Tensor o(s.q.shape(), DType::kF32, cx.memory());
+    Tensor o(s.o_shape(), DType::kF32, cx.memory());
     s.angles.build(other, c.S);
     decode_attention(cx, c.all_options(), there.back().args(o));
     const std::vector<float> wrong = values_of(to_host(cx, o));
@@ -320,7 +322,7 @@ TEST(DecodeAttention, AnglesAndSequencesOnAGpu) {
   }
   Args args;
   for (size_t i = 0; i < all.size(); ++i) {
-    together.emplace_back(all[i].q.shape(), DType::kF32, cx.memory());
+    together.emplace_back(all[i].o_shape(), DType::kF32, cx.memory());
     args.sequences.push_back(there[i].args(together.back()).sequences.front());
   }
   decode_attention(cx, cases[0].all_options(), args);
@@ -330,24 +332,15 @@ TEST(DecodeAttention, AnglesAndSequencesOnAGpu) {
 // All queries see the first tokens, in addition to a dilated window that contains none of them.
 TEST(DecodeAttention, TokensThatAllQueriesSee) {
   constexpr int64_t kFar = 5;
+  const Tensor far_q = test::random_tensor({2, 4, 4, 16}, 9, -2, 2);  // queries of their own, as at other positions
   for (const bool alibi : {false, true}) {
-    Case c{2,
-           4,
-           300,
-           4,
-           2,
-           16,
-           alibi ? 0 : 8,
-           alibi ? DecodeAttentionOptions{} : kRope,
-           alibi,
-           alibi ? DecodeScore::kDot : DecodeScore::kRope,
-           9,
-           {40, 40, 1, 1}};
+    Case c{2, 4, 300, 4, 2, 16, alibi ? 0 : 8, alibi ? DecodeAttentionOptions{} : kRope, alibi, 9, {40, 40, 1, 1}};
     const Decoding s(c, KvType::kF32);
     const auto reference = [&](auto zero) {
       using T = decltype(zero);
-      const auto qx = test::convert<T>(s.q), kx = test::convert<T>(s.keys), vx = test::convert<T>(s.values);
-      std::vector<T> o(qx.size());
+      const auto qx = test::convert<T>(s.q), kx = test::convert<T>(s.keys), vx = test::convert<T>(s.values),
+                 farx = test::convert<T>(far_q);
+      std::vector<T> o(static_cast<size_t>(s.o_shape().product()));
       const std::vector<double> f = rotation_of(c.R).frequencies;
       const auto angle = [&](auto of, int64_t first) {
         return [&f, of, first](int64_t, int64_t n, int64_t j) {
@@ -356,15 +349,14 @@ TEST(DecodeAttention, TokensThatAllQueriesSee) {
       };
       const auto cosine = [](double x) { return std::cos(x); };
       const auto sine = [](double x) { return std::sin(x); };
-      ref::DecodeSide<T> near{.spec = {.scale = 1.0 / std::sqrt(static_cast<float>(c.D)),
+      ref::DecodeSide<T> near{.spec = {.scale = 1.0 / std::sqrt(static_cast<float>(c.E)),
                                        .window = c.window,
                                        .query_start = c.S - c.N,
                                        .dilation = c.dilation.data(),
                                        .first = kFar,
                                        .slopes = c.alibi ? s.slopes.template values<float>().data() : nullptr},
                               .tokens = c.S,
-                              .query_cos = angle(cosine, c.S - c.N),
-                              .query_sin = angle(sine, c.S - c.N),
+                              .q = as_view<const T, 4>(qx, s.q.shape()),
                               .key_cos = angle(cosine, 0),
                               .key_sin = angle(sine, 0)};
       ref::DecodeSide<T> far = near;
@@ -373,10 +365,10 @@ TEST(DecodeAttention, TokensThatAllQueriesSee) {
       far.spec.dilation = nullptr;
       far.spec.first = 0;
       far.spec.causal = false;
+      far.q = as_view<const T, 4>(farx, s.q.shape());
       const ref::DecodeSide<T> sides[] = {near, far};
-      ref::decode_attention<T>(sides, c.ref_score, c.options.collinear.kind, c.R, as_view<const T, 4>(qx, s.q.shape()),
-                               as_view<const T, 4>(kx, s.keys.shape()), as_view<const T, 4>(vx, s.values.shape()),
-                               as_view<T, 4>(o, s.q.shape()), {});
+      ref::decode_attention<T>(sides, c.keys(), as_view<const T, 4>(kx, s.keys.shape()),
+                               as_view<const T, 4>(vx, s.values.shape()), as_view<T, 4>(o, s.o_shape()), {});
       return o;
     };
     double lse = 0;
@@ -384,11 +376,13 @@ TEST(DecodeAttention, TokensThatAllQueriesSee) {
     for (const char* impl : {"cpu", "ref"}) {
       Context cx;
       cx.force_impl("decode_attention", impl);
-      Tensor o(s.q.shape());
+      Tensor o(s.o_shape());
       Args args = s.args(o);
-      for (DecodeSequence& a : args.sequences)
-        a.far = {
-            .tokens = kFar, .range = FarRange::kAll, .rows = s.query_rows(), .angles = c.R > 0 ? &s.angles : nullptr};
+      for (size_t b = 0; b < args.sequences.size(); ++b)
+        args.sequences[b].far = {.tokens = kFar,
+                                 .range = FarRange::kAll,
+                                 .q = far_q.ref().narrow(0, static_cast<int64_t>(b), 1),
+                                 .angles = c.R > 0 ? &s.angles : nullptr};
       decode_attention(cx, c.all_options(), args);
       test::expect_close(o.values<float>(), reference(0.0), reference(0.0f), s.rule(lse), impl);
     }
@@ -397,7 +391,7 @@ TEST(DecodeAttention, TokensThatAllQueriesSee) {
 
 // Rows of cos and sin that differ between sequences and are not linear in the position.
 TEST(DecodeAttention, AnyPositionsPerSequence) {
-  const Case c{2, 3, 300, 4, 2, 24, 16, kSlack, false, DecodeScore::kCollinear};
+  const Case c{2, 3, 300, 4, 2, 24, 16, kSlack, false};
   const Decoding s(c, KvType::kF32);
   Tensor cos({2, c.S, 8}), sin({2, c.S, 8});
   Rng rng(3);
@@ -412,22 +406,21 @@ TEST(DecodeAttention, AnyPositionsPerSequence) {
   const auto reference = [&](auto zero) {
     using T = decltype(zero);
     const auto qx = test::convert<T>(s.q), kx = test::convert<T>(s.keys), vx = test::convert<T>(s.values);
-    std::vector<T> o(qx.size());
+    std::vector<T> o(static_cast<size_t>(s.o_shape().product()));
     ref::decode_attention<T>(
-        {.scale = 1.0 / std::sqrt(static_cast<float>(c.D)), .query_start = c.S - c.N}, c.ref_score,
-        c.options.collinear.kind, c.R, [&](int64_t b, int64_t n, int64_t j) { return T(at(cos, b, n, j)); },
+        {.scale = 1.0 / std::sqrt(static_cast<float>(c.E)), .query_start = c.S - c.N}, c.keys(),
+        [&](int64_t b, int64_t n, int64_t j) { return T(at(cos, b, n, j)); },
         [&](int64_t b, int64_t n, int64_t j) { return T(at(sin, b, n, j)); }, as_view<const T, 4>(qx, s.q.shape()),
         as_view<const T, 4>(kx, s.keys.shape()), as_view<const T, 4>(vx, s.values.shape()),
-        as_view<T, 4>(o, s.q.shape()), {});
+        as_view<T, 4>(o, s.o_shape()), {});
     return o;
   };
-  Tensor o(s.q.shape());
+  Tensor o(s.o_shape());
   Args args = s.args(o);
   for (int64_t b = 0; b < c.B; ++b) {
     DecodeSequence& a = args.sequences[static_cast<size_t>(b)];
     a.angles = nullptr;
     a.key_rows = {cos.ref().narrow(0, b, 1), sin.ref().narrow(0, b, 1)};
-    a.rows = a.key_rows.narrow(c.S - c.N, c.N);
   }
   Context cx;
   decode_attention(cx, c.all_options(), args);
@@ -439,10 +432,10 @@ TEST(DecodeAttention, AnyPositionsPerSequence) {
 // Other sequences in the same call do not change a single bit: short ones, one with several ranges, and one with more
 // rows than a task handles.
 TEST(DecodeAttention, SequencesOfOneCallAreIndependent) {
-  const Case cases[] = {{1, 1, 40, 4, 2, 16, 8, kSlack, false, DecodeScore::kCollinear},
-                        {1, 3, 2500, 4, 2, 16, 8, kSlack, false, DecodeScore::kCollinear},
-                        {1, 130, 200, 4, 2, 16, 8, kSlack, false, DecodeScore::kCollinear},
-                        {1, 1, 1, 4, 2, 16, 8, kSlack, false, DecodeScore::kCollinear}};
+  const Case cases[] = {{1, 1, 40, 4, 2, 16, 8, kSlack, false},
+                        {1, 3, 2500, 4, 2, 16, 8, kSlack, false},
+                        {1, 130, 200, 4, 2, 16, 8, kSlack, false},
+                        {1, 1, 1, 4, 2, 16, 8, kSlack, false}};
   for (const KvType type : kTypes)
     for (const char* impl : {"cpu", "ref"}) {
       SCOPED_TRACE(std::string(enum_name(type)) + " " + impl);
@@ -453,18 +446,17 @@ TEST(DecodeAttention, SequencesOfOneCallAreIndependent) {
       Args args;
       for (const Case& c : cases) {
         const Decoding& s = all.emplace_back(c, type, 10 * all.size() + 1);
-        decode_attention(cx, c.all_options(), s.args(alone.emplace_back(s.q.shape())));
+        decode_attention(cx, c.all_options(), s.args(alone.emplace_back(s.o_shape())));
       }
       for (const Decoding& s : all)
-        args.sequences.push_back(s.args(together.emplace_back(s.q.shape())).sequences.front());
+        args.sequences.push_back(s.args(together.emplace_back(s.o_shape())).sequences.front());
       decode_attention(cx, cases[0].all_options(), args);
       for (size_t i = 0; i < all.size(); ++i) EXPECT_EQ(values_of(together[i]), values_of(alone[i])) << i;
     }
 }
 
 TEST(DecodeAttention, LongCache) {
-  const Case cases[] = {{1, 1, 32768 + 5, 2, 1, 16, 16, kRope, false, DecodeScore::kRope},
-                        {1, 1, 131072, 2, 1, 64, 64, kSlack, false, DecodeScore::kCollinear}};
+  const Case cases[] = {{1, 1, 32768 + 5, 2, 1, 16, 16, kRope, false}, {1, 1, 131072, 2, 1, 64, 64, kSlack, false}};
   for (const Case& c : cases)
     for (const KvType type : kTypes) {
       SCOPED_TRACE(testing::PrintToString(c) + " " + std::string(enum_name(type)));
@@ -472,7 +464,7 @@ TEST(DecodeAttention, LongCache) {
       double lse = 0;
       const std::vector<double> expected = s.reference<double>(&lse);
       Context cx;
-      Tensor o(s.q.shape());
+      Tensor o(s.o_shape());
       decode_attention(cx, c.options, s.args(o));
       test::expect_close(o.values<float>(), expected, s.reference<float>(), s.rule(lse), "long");
     }
@@ -489,13 +481,13 @@ TEST(DecodeAttention, LseIsThatOfTheReference) {
     s.reference<float>(nullptr, &naive);
     test::for_each_target([&] {
       Context cx;
-      Tensor o(s.q.shape()), lse({c.B, c.H, c.N});
+      Tensor o(s.o_shape()), lse({c.B, c.H, c.N});
       decode_attention(cx, c.all_options(), s.args(o, lse));
       test::expect_close(lse.values<float>(), expected, naive, s.rule(largest), "lse");
     });
     Context forced;
     forced.force_impl("decode_attention", "ref");
-    Tensor o(s.q.shape()), lse({c.B, c.H, c.N});
+    Tensor o(s.o_shape()), lse({c.B, c.H, c.N});
     decode_attention(forced, c.all_options(), s.args(o, lse));
     test::expect_close(lse.values<float>(), expected, naive, s.rule(largest), "lse of ref");
   }
@@ -504,7 +496,7 @@ TEST(DecodeAttention, LseIsThatOfTheReference) {
 // bf16 queries and outputs: one rounding of o, so at most twice the error of the rounded naive form.
 TEST(DecodeAttention, Bf16QueriesAndOutputs) {
   for (const KvType type : kTypes) {
-    const Case c{1, 3, 300, 4, 2, 20, 12, kSlack, false, DecodeScore::kCollinear};
+    const Case c{1, 3, 300, 4, 2, 20, 12, kSlack, false};
     Decoding s(c, type);
     Tensor q16(s.q.shape(), DType::kBF16), o16(s.q.shape(), DType::kBF16);
     for (size_t i = 0; i < q16.values<BF16>().size(); ++i) {
@@ -530,7 +522,7 @@ TEST(DecodeAttention, SameBitsForAnyNumberOfThreads) {
     test::expect_same_bits(
         [&] {
           Context cx;
-          Tensor o(s.q.shape());
+          Tensor o(s.o_shape());
           decode_attention(cx, c.all_options(), s.args(o));
           return values_of(o);
         },
@@ -543,7 +535,7 @@ TEST(DecodeAttention, AnglesDependOnFrequenciesAlone) {
   const Case c{1, 1, 900, 2, 2, 16, 16, kSlack};
   Decoding s(c, KvType::kF32);
   Context cx;
-  Tensor once(s.q.shape()), grown(s.q.shape());
+  Tensor once(s.o_shape()), grown(s.o_shape());
   decode_attention(cx, c.all_options(), s.args(once));
   Rotation other = rotation_of(c.R);
   for (double& f : other.frequencies) f *= 0.9;
@@ -560,7 +552,7 @@ TEST(DecodeAttention, NansAffectOnlyQueriesThatSeeThem) {
     const Case c{1, 20, 300, 2, 1, 16, 16, kSlack};
     Decoding s(c, type);
     Context cx;
-    Tensor clean(s.q.shape()), o(s.q.shape());
+    Tensor clean(s.o_shape()), o(s.o_shape());
     decode_attention(cx, c.all_options(), s.args(clean));
     Tensor nan_keys({1, 1, 1, 8}), nan_values({1, 1, 1, 16});
     std::fill_n(nan_keys.values<float>().begin(), 8, std::numeric_limits<float>::quiet_NaN());
@@ -581,9 +573,9 @@ TEST(DecodeAttention, NansAffectOnlyQueriesThatSeeThem) {
 TEST(DecodeAttention, LargeScoresStayFinite) {
   const Case c{1, 2, 2000, 2, 1, 16, 16, kSlack};
   Decoding s(c, KvType::kF32);
-  for (float& x : s.q.values<float>()) x *= 1000;  // CoCA's scores grow with the cube of their inputs
+  for (float& x : s.q.values<float>()) x *= 1e6f;  // CoCA's scores grow with the cube of their inputs
   Context cx;
-  Tensor o(s.q.shape());
+  Tensor o(s.o_shape());
   decode_attention(cx, c.all_options(), s.args(o));
   for (const float x : o.values<float>()) ASSERT_TRUE(std::isfinite(x));
 }
@@ -618,7 +610,14 @@ TEST(DecodeAttention, MisuseIsNamed) {
   test::expect_error(with([](DecodeSequence&) {}, dilated(twos, 0)), "dilation[0]=2 needs a window");
   KeyAngles small;
   small.build(rotation_of(4), 10);
-  test::expect_error(with([&](DecodeSequence& a) { a.angles = &small; }), "angles of 2 pairs");
+  Args two = s.args(o);
+  two.sequences.push_back(two.sequences.front());
+  two.sequences.back().angles = &small;
+  test::expect_error([&] { decode_attention(cx, kSlack, two); }, "angles of 2 pairs");
+  KeyAngles large;
+  large.build(rotation_of(12), 10);
+  test::expect_error(with([&](DecodeSequence& a) { a.angles = &large; }),
+                     "12 rotary dims exceed the 8 that can rotate");
   Tensor o16({1, 1, 4, 8}, DType::kBF16), q5({1, 1, 5, 8}), o5({1, 1, 5, 8});
   test::expect_error(with([&](DecodeSequence& a) { a.o = o16; }), "o has type BF16; expected F32");
   test::expect_error(with([&](DecodeSequence& a) { a.q = q5, a.o = o5; }), "H=5 must be a multiple of G=2");

@@ -84,7 +84,7 @@ void BatchDecoder::prepare(int64_t M) {
 // The rows of the activations that belong to one sequence.
 model::LayerActs BatchDecoder::rows_of(int64_t first, int64_t N) const {
   model::LayerActs a = acts_;
-  for (MutTensorRef* t : {&a.q, &a.kt, &a.v, &a.q_far, &a.top_scores, &a.top_keys, &a.o})
+  for (MutTensorRef* t : {&a.q, &a.q_eff, &a.kt, &a.v, &a.q_far, &a.top_scores, &a.top_keys, &a.o})
     if (!t->empty()) *t = t->narrow(1, first, N);
   a.ln1 = a.ln1.narrow(0, first, N);
   if (!a.lse.empty())
@@ -160,18 +160,20 @@ void BatchDecoder::attend(Context& cx, size_t layer) {
     const int64_t globals = part.globals, rest = part.N - globals;
     if (rest == 0) continue;
     const model::AttentionInputs inputs = part.place.at.in_layer(spec_, layer);
-    const model::Positions& at = inputs.positions;
+    const model::LayerTensors<TensorRef>& w = weights_.layers[layer];
     const MutTensorRef lse = part.acts.lse;
+    model::transform_queries(cx, spec_, w, inputs, part.acts);
+    const TensorRef q = part.acts.q_eff.narrow(1, globals, rest);
     const ops::KeyAngles* angles = inputs.scope.flat ? &part.sequence->flat_angles_ : &part.sequence->angles_;
     ops::DecodeFar far = windowed ? part.place.far : ops::DecodeFar{};
-    if (inputs.scope.flat && far.tokens > 0) {
-      far.rows = at.far_rows;
-      far.angles = angles;
+    if (far.tokens > 0) {
+      if (inputs.scope.flat) far.angles = angles;
+      // Global tokens are seen at the same positions, those that have left the window at others.
+      if (spec_.global_tokens == 0) model::transform_far_queries(cx, spec_, w, inputs, part.acts);
+      far.q = spec_.global_tokens > 0 ? q : part.acts.q_far.narrow(1, globals, rest);
     }
-    sequences_.push_back({.q = part.acts.q.narrow(1, globals, rest),
-                          .rows = at.rows.narrow(globals, rest),
-                          .turn = at.turn,
-                          .angles = at.rows.cos.empty() ? nullptr : angles,
+    sequences_.push_back({.q = q,
+                          .angles = inputs.positions.rows.cos.empty() ? nullptr : angles,
                           .key_rows = {},
                           .cache = part.sequence->cache().view(l, part.held),
                           .far = far,

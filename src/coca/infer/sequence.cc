@@ -133,7 +133,6 @@ ops::DecodeFar Sequence::far_side(const model::AttentionInputs& inputs, int64_t 
   if (!spec_.pattern.far()) return far;
   far.tokens = spec_.pattern.far_tokens(cache_.held() + N);
   const auto& [at, scope] = inputs;
-  far.rows = at.far_rows;
   far.angles = at.far_rows.cos.empty() ? nullptr : &far_angles_;
   far.most_distance = scope.far_most_distance;
   far.most_position = scope.far_most_position;
@@ -142,12 +141,10 @@ ops::DecodeFar Sequence::far_side(const model::AttentionInputs& inputs, int64_t 
 }
 
 // For tokens after the global ones, which see these beyond their window at the same positions.
-ops::DecodeFar Sequence::global_side(const model::Positions& at, int64_t N) const {
+ops::DecodeFar Sequence::global_side(const model::Positions& at) const {
   ops::DecodeFar far;
-  const int64_t S = cache_.length() + N, first = std::max(cache_.length(), spec_.global_tokens);
   far.tokens = spec_.global_tokens;
   far.range = ops::FarRange::kAll;
-  if (first < S) far.rows = at.rows.narrow(first - cache_.length(), S - first);
   far.angles = at.rows.cos.empty() ? nullptr : &angles_;
   return far;
 }
@@ -159,7 +156,7 @@ Sequence::Place Sequence::place(int64_t N, int64_t scaling_length, const ops::Ro
   const int64_t length = cache_.length();
   Place place{.at = positions_.at(length, N, scaling_length, rotation), .far = {}};
   if (model::transforms_keys(spec_.attention)) build_angles(N, rotation);
-  place.far = spec_.global_tokens > 0 ? global_side(place.at.positions, N) : far_side(place.at, N);
+  place.far = spec_.global_tokens > 0 ? global_side(place.at.positions) : far_side(place.at, N);
   if (length < spec_.global_tokens)
     globals_at_ =
         global_positions_.at(0, std::min(length + N, spec_.global_tokens), scaling_length, rotation).positions;

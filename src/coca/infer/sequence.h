@@ -67,7 +67,7 @@ class Sequence {
   model::LayerCarry carry(Context&, size_t layer, int64_t N);
   void keep(Context&, size_t layer, TensorRef kt_in, TensorRef v_in);  // [1, N, G, K] [1, N, G, D] of these
   ops::DecodeFar far_side(const model::AttentionInputs&, int64_t N) const;
-  ops::DecodeFar global_side(const model::Positions&, int64_t N) const;
+  ops::DecodeFar global_side(const model::Positions&) const;
 
   const model::ModelSpec& spec_;
   DType dtype_;

@@ -130,16 +130,28 @@ void transform(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w
   const Positions& at = inputs.positions;
   modify(cx, s, w, inputs, Stage::kKeys, a, carry);
   modify(cx, s, w, inputs, Stage::kDecay, a, carry);
-  if (is_coca(s.attention)) {
-    ops::collinear_forward(
-        cx, collinear_options(s),
-        {.rows = at.rows, .key_rows = at.key_rows, .q = a.q, .t = a.kt, .q_eff = a.q_eff, .k_eff = a.k_eff});
-  } else if (uses_rotary(s.attention)) {
-    ops::rope_forward(cx, {.rows = at.rows, .x = a.q, .y = a.q_eff});
+  transform_queries(cx, s, w, inputs, a);
+  if (is_coca(s.attention))
+    ops::collinear_forward(cx, collinear_options(s),
+                           {.rows = at.rows,
+                            .key_rows = at.key_rows,
+                            .q = no_heads(a.q),
+                            .t = a.kt,
+                            .q_eff = no_heads(a.q_eff),
+                            .k_eff = a.k_eff});
+  else if (uses_rotary(s.attention))
     ops::rope_forward(cx, {.rows = at.keys(), .x = a.kt, .y = a.k_eff});
-  } else if (has_stage(s, Stage::kQueries)) {
+}
+
+void transform_queries(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, const AttentionInputs& inputs,
+                       LayerActs& a) {
+  const Positions& at = inputs.positions;
+  if (is_coca(s.attention))
+    ops::collinear_query(cx, collinear_options(s), {.rows = at.rows, .q = a.q, .q_eff = a.q_eff});
+  else if (uses_rotary(s.attention))
+    ops::rope_forward(cx, {.rows = at.rows, .x = a.q, .y = a.q_eff});
+  else if (has_stage(s, Stage::kQueries))
     ops::copy_heads(cx, a.q, a.q_eff);
-  }
   if (!at.turn.cos.empty()) ops::rope_forward(cx, {.rows = at.turn, .x = a.q_eff, .y = a.q_eff});
   modify(cx, s, w, inputs, Stage::kQueries, a, nullptr, a.q_eff);
 }

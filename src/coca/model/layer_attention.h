@@ -21,6 +21,9 @@ void modify_backward(Context&, const ModelSpec&, const LayerTensors<TensorRef>& 
 // q, kt_in and v_in to what attention sees: kt, v, q_eff, k_eff and decay are written, where they are not the same.
 void transform(Context&, const ModelSpec&, const LayerTensors<TensorRef>& w, const AttentionInputs&, LayerActs&,
                LayerCarry* = nullptr);
+// q_eff is written from q alone, for keys that are elsewhere.
+void transform_queries(Context&, const ModelSpec&, const LayerTensors<TensorRef>& w, const AttentionInputs&,
+                       LayerActs&);
 // q [B, n, H, D] and kt [B, S, G, K] likewise, each with rows of its own.
 void transform_apart(Context&, const ModelSpec&, const ops::RopeRows& rows, const ops::RopeRows& key_rows, TensorRef q,
                      TensorRef kt, MutTensorRef q_eff, MutTensorRef k_eff);

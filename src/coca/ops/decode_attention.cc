@@ -11,8 +11,14 @@ namespace {
 constexpr std::string_view kOp = "decode_attention";
 
 struct Heads {
-  int64_t H, D, half;  // half: rotary pairs
+  int64_t H, E, half;  // half: rotary pairs
 };
+
+// Rotary pairs of a sequence's keys.
+int64_t pairs_of(const DecodeSequence& a) {
+  if (a.angles) return a.angles->half();
+  return a.key_rows.cos.rank() == 3 ? a.key_rows.cos.size(2) : 0;
+}
 
 void check_options(const DecodeAttentionOptions& options, const Heads& x, const KvLayout& l) {
   COCA_CHECK(x.H % l.G == 0, "[decode_attention] H={} must be a multiple of G={}", x.H, l.G);
@@ -30,19 +36,24 @@ void check_options(const DecodeAttentionOptions& options, const Heads& x, const 
         h, options.dilation[h]);
   }
   const bool folded = options.score == Score::kCollinear;
-  COCA_CHECK(!folded || x.D % 2 == 0, "[decode_attention] the head dim {} must be even", x.D);
-  COCA_CHECK(l.W == (folded ? x.D / 2 : x.D), "[decode_attention] the cache's keys have {} numbers; expected {}", l.W,
-             folded ? x.D / 2 : x.D);
-  COCA_CHECK(!folded || options.collinear.fold != Fold::kOfficial || 2 * x.half == x.D ||
-                 options.collinear.kind == Collinear::kSlack,
-             "[decode_attention] the official fold with rotary dims {} < {} supports only slack", 2 * x.half, x.D);
+  const int64_t C = folded ? options.collinear.content : 0;
+  COCA_CHECK(
+      C >= 0 && C <= x.E && (!folded || (x.E - C) % 2 == 0),
+      "[decode_attention] heads of {} numbers with {} content channels; expected an even number of other numbers", x.E,
+      C);
+  const int64_t W = folded ? stored_width(options.collinear, x.E) : x.E;
+  COCA_CHECK(l.W == W, "[decode_attention] the cache's keys have {} numbers; expected {}", l.W, W);
+  COCA_CHECK(2 * x.half <= x.E - C, "[decode_attention] {} rotary dims exceed the {} that can rotate", 2 * x.half,
+             x.E - C);
+  COCA_CHECK(
+      !folded || options.collinear.fold != Fold::kOfficial || 2 * x.half == x.E ||
+          (options.collinear.kind == Collinear::kSlack && C == 0),
+      "[decode_attention] the official fold with rotary dims {} < {} supports only slack without content channels",
+      2 * x.half, x.E);
 }
 
-void check_angles(const Site& at, const DecodeSequence& a, const Heads& x) {
+void check_angles(const DecodeSequence& a, const Heads& x) {
   const int64_t S = a.cache.length, half = x.half;
-  check_rows(at, a.rows, a.q);
-  COCA_CHECK(a.rows.cos.size(2) == half, "[decode_attention] rows of {} pairs; those of the first sequence have {}",
-             a.rows.cos.size(2), half);
   const bool given = !a.key_rows.cos.empty();
   COCA_CHECK(given != (a.angles != nullptr), "[decode_attention] give either angles or key_rows");
   if (given) {
@@ -54,13 +65,7 @@ void check_angles(const Site& at, const DecodeSequence& a, const Heads& x) {
                "[decode_attention] angles of {} pairs and {} tokens do not fit {} pairs and {} tokens",
                a.angles->half(), a.angles->tokens(), half, S);
   }
-  COCA_CHECK(a.turn.cos.empty() || (a.turn.cos.shape == a.rows.cos.shape && a.turn.sin.shape == a.rows.cos.shape),
-             "[decode_attention] turn {} and {} must have the shape of the rows, {}", a.turn.cos.shape.text(),
-             a.turn.sin.shape.text(), a.rows.cos.shape.text());
   if (a.far.tokens == 0) return;
-  COCA_CHECK(a.far.rows.cos.shape == a.rows.cos.shape && a.far.rows.sin.shape == a.rows.cos.shape,
-             "[decode_attention] far rows {} must have the shape of the rows, {}", a.far.rows.cos.shape.text(),
-             a.rows.cos.shape.text());
   COCA_CHECK(a.far.angles && a.far.angles->half() == half && a.far.angles->tokens() >= a.far.tokens,
              "[decode_attention] far angles do not fit {} pairs and {} tokens", half, a.far.tokens);
 }
@@ -68,8 +73,8 @@ void check_angles(const Site& at, const DecodeSequence& a, const Heads& x) {
 void check_sequence(const Site& at, const DecodeAttentionOptions& options, const DecodeSequence& a, const Heads& x) {
   const int64_t S = a.cache.length, N = a.q.size(1);
   check_cache(at, a.cache);
-  check_heads(at, "q", a.q, {1, N, x.H, a.cache.layout.D});
-  check_heads(at, "o", a.o, a.q.shape);
+  check_heads(at, "q", a.q, {1, N, x.H, x.E});
+  check_heads(at, "o", a.o, {1, N, x.H, a.cache.layout.D});
   COCA_CHECK(a.o.dtype == a.q.dtype, "[decode_attention] o has type {}; expected {}, that of q", dtype_name(a.o.dtype),
              dtype_name(a.q.dtype));
   if (!a.lse.empty()) check_packed(at, "lse", a.lse, {1, x.H, N});
@@ -80,20 +85,23 @@ void check_sequence(const Site& at, const DecodeAttentionOptions& options, const
   COCA_CHECK(a.far.most_distance >= 0 && a.far.most_position >= 0 && a.far.forgotten >= 0,
              "[decode_attention] far.most_distance={}, far.most_position={} and far.forgotten={} must not be negative",
              a.far.most_distance, a.far.most_position, a.far.forgotten);
-  if (options.score != Score::kDot) check_angles(at, a, x);
+  if (a.far.tokens > 0) {
+    check_dtype(at, "far q", a.far.q, a.q.dtype);
+    check_heads(at, "far q", a.far.q, a.q.shape);
+  }
+  if (options.score != Score::kDot) check_angles(a, x);
 }
 
 void check_decode(const Site& at, const DecodeAttentionOptions& options, const DecodeAttention& all) {
   const DecodeSequence& first = all.sequences.front();
   for (const DecodeSequence& a : all.sequences) {
     COCA_CHECK(a.q.rank() == 4 && (a.q.dtype == DType::kF32 || a.q.dtype == DType::kBF16),
-               "[decode_attention] q {} {} must be F32 or BF16 [1, N, H, D]", dtype_name(a.q.dtype), a.q.shape.text());
+               "[decode_attention] q {} {} must be F32 or BF16 [1, N, H, E]", dtype_name(a.q.dtype), a.q.shape.text());
     COCA_CHECK(
         a.q.dtype == first.q.dtype && a.cache.layout == first.cache.layout,
         "[decode_attention] all sequences of a call must have the same type of q and the same layout of the cache");
   }
-  const int64_t half = first.rows.cos.rank() == 3 ? first.rows.cos.size(2) : 0;
-  const Heads x{.H = first.q.size(2), .D = first.q.size(3), .half = options.score == Score::kDot ? 0 : half};
+  const Heads x{.H = first.q.size(2), .E = first.q.size(3), .half = options.score == Score::kDot ? 0 : pairs_of(first)};
   check_options(options, x, first.cache.layout);
   COCA_CHECK(all.slopes.empty() || (all.slopes.shape == Dims{x.H} && all.slopes.dtype == DType::kF32),
              "[decode_attention] slopes {} must be F32 [{}]", all.slopes.shape.text(), x.H);

@@ -60,13 +60,14 @@ class KeyAngles {
   mutable OnDevice on_device_;
 };
 
-// kDot: q . k without rotation. kRope: both rotated. kCollinear: the cache holds CoCA's folded t (W = D/2).
+// What the cache holds and how it becomes a key. kDot: keys as they are. kRope: pairs to rotate, W = E. kCollinear:
+// CoCA's folded t, lengths of keys along a direction to rotate, W = P + C (kernels/args/collinear.h).
 enum class Score : uint8_t { kDot, kRope, kCollinear };
 
 struct DecodeAttentionOptions {
   Score score = Score::kDot;
   CollinearOptions collinear;  // with kCollinear
-  float scale = 0.0f;          // 0 selects 1/sqrt(D)
+  float scale = 0.0f;          // 0 selects 1/sqrt(E)
   int64_t window = 0;          // tokens visible to a query, itself included; older pages are not read. 0: all
   // [H] as in dilated_attention.h; more than 1 needs a window; empty: all 1. The pages of the whole span are read and
   // masked.
@@ -79,7 +80,7 @@ struct DecodeAttentionOptions {
 struct DecodeFar {
   int64_t tokens = 0;  // 0: none
   FarRange range = FarRange::kBehindWindow;
-  RopeRows rows;                      // [1, N, R/2] of the queries, for these tokens
+  TensorRef q;                        // as DecodeSequence::q, but as it stands towards these tokens
   const KeyAngles* angles = nullptr;  // of at least `tokens` tokens
   // For ALiBi, the largest distance of a token and the largest position of a query that count; 0: no limit.
   int64_t most_distance = 0, most_position = 0;
@@ -87,20 +88,18 @@ struct DecodeFar {
 };
 
 // One sequence. Its queries are the last N tokens of its cache: query n attends to tokens up to S - N + n. Query head h
-// uses kv head h / (H / G). Query rows, and angles or key_rows, are needed unless the score is kDot.
+// uses kv head h / (H / G). Angles or key_rows are needed unless the score is kDot.
 struct DecodeSequence {
-  TensorRef q;                        // [1, N, H, D] before rotation, f32 or bf16, innermost stride 1
-  RopeRows rows;                      // [1, N, R/2] of the queries
-  RopeRows turn;                      // the same shape: rotates transformed queries further; empty: no rotation
+  TensorRef q;                        // [1, N, H, E] q_eff or rotated q, f32 or bf16, innermost stride 1
   const KeyAngles* angles = nullptr;  // of at least S tokens: evenly spaced positions
   RopeRows key_rows;                  // or [1, S, R/2]: any positions
-  KvView cache;                       // S = length tokens, keys W = D (kDot, kRope) or D/2 (kCollinear)
+  KvView cache;                       // S = length tokens, keys W, values D
   DecodeFar far;                      // with a window only
   MutTensorRef o;                     // [1, N, H, D] written, same type as q
   MutTensorRef lse;                   // [1, H, N] f32 written, as in attention.h; empty: not wanted
 };
 
-// Sequences of any lengths and numbers of queries, at least one each. They have H, D, R, the type of q and the layout
+// Sequences of any lengths and numbers of queries, at least one each. They have H, E, R, the type of q and the layout
 // of the cache in common. What is computed for one does not depend on the others.
 struct DecodeAttention {
   std::span<const DecodeSequence> sequences;

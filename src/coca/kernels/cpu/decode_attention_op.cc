@@ -26,7 +26,7 @@ constexpr int64_t kRangeTokens = 1024, kEnoughTasks = 256;
 
 // Tokens with the same rules of visibility and angles: those of the window (or all), and the far ones.
 struct Side {
-  ops::RopeRows rows, turn;  // of the queries
+  TensorRef q;
   const ops::KeyAngles* angles;
   int64_t tokens, ranges;
   int64_t hidden;                    // the nearest tokens that are not visible
@@ -39,21 +39,25 @@ struct Side {
 struct Shape {
   const ops::DecodeAttentionOptions& options;
   TensorRef slopes;
-  int64_t H, D, G, W, R, group;
-  ref::DecodeScore score;
+  int64_t H, E, D, G, W, R, group;
+  ref::DecodeKeys keys;
   float scale;
 
   Shape(const ops::DecodeAttentionOptions& options_, const ops::DecodeAttention& a)
       : options(options_), slopes(a.slopes) {
     const ops::DecodeSequence& any = a.sequences.front();
     H = any.q.size(2);
-    D = any.q.size(3);
+    E = any.q.size(3);
+    D = any.cache.layout.D;
     G = any.cache.layout.G;
     W = any.cache.layout.W;
-    R = options.score == ops::Score::kDot ? 0 : 2 * any.rows.cos.size(2);
+    if (options.score == ops::Score::kDot)
+      R = 0;
+    else
+      R = 2 * (any.angles ? any.angles->half() : any.key_rows.cos.size(2));
     group = H / G;
-    score = ref::decode_score(options, R, D);
-    scale = options.scale != 0.0f ? options.scale : 1.0f / std::sqrt(static_cast<float>(D));
+    keys = ref::decode_keys(options, R, E);
+    scale = options.scale != 0.0f ? options.scale : 1.0f / std::sqrt(static_cast<float>(E));
   }
 };
 
@@ -75,8 +79,7 @@ struct Plan {
     // From the shape of this sequence alone: enough tasks for many cores, few partial sums.
     const int64_t wanted = std::max(kRangeTokens, S * (shape.G * chunks) / kEnoughTasks);
     range = (wanted + kKvPage - 1) / kKvPage * kKvPage;
-    sides.push_back({.rows = a.rows,
-                     .turn = a.turn,
+    sides.push_back({.q = a.q,
                      .angles = a.angles,
                      .tokens = S,
                      .ranges = ranges_of(S),
@@ -88,8 +91,7 @@ struct Plan {
     if (a.far.tokens > 0) {
       const bool all = a.far.range == ops::FarRange::kAll;
       if (all) sides.front().p.first = a.far.tokens;
-      sides.push_back({.rows = a.far.rows,
-                       .turn = {},
+      sides.push_back({.q = a.far.q,
                        .angles = a.far.angles,
                        .tokens = a.far.tokens,
                        .ranges = ranges_of(a.far.tokens),
@@ -107,10 +109,10 @@ struct Plan {
     DecodeParams p;
     p.cache = a.cache;
     p.window = window;
-    const bool folded = shape.options.score == ops::Score::kCollinear && shape.score != ref::DecodeScore::kOfficial;
+    const bool folded = shape.keys.score == ref::DecodeScore::kCollinear;
     p.keys = folded ? Keys::kFolded : Keys::kPairs;
     p.half = shape.R / 2;
-    p.plain = shape.score == ref::DecodeScore::kOfficial ? 0 : folded ? shape.R / 2 : shape.R;
+    p.plain = shape.keys.score == ref::DecodeScore::kOfficial ? 0 : folded ? shape.R / 2 : shape.R;
     return p;
   }
   int64_t groups() const { return shape.G * chunks; }
@@ -120,8 +122,8 @@ struct Plan {
   size_t partial_floats() const { return ranges > 1 ? static_cast<size_t>(tasks()) * state_floats() : 0; }
   size_t work_floats() const {
     const DecodeParams& p = sides.front().p;
-    return decode_work_floats(p) + static_cast<size_t>(most_rows * (p.query_floats() + 1) + 2 * shape.D) +
-           state_floats();
+    return decode_work_floats(p) +
+           static_cast<size_t>(most_rows * (p.query_floats() + 1) + std::max(shape.E, shape.D)) + state_floats();
   }
   // Of cos, and of sin: [tiles, half, 64]; 0 where angles are evenly spaced.
   size_t key_row_floats() const {
@@ -131,33 +133,13 @@ struct Plan {
   int64_t numbers_per_task() const { return std::min(S, range) * (shape.W + shape.D) * most_rows; }
 };
 
-void turn_pairs(const ops::AngleRow& row, int64_t half, float* x) {
-  for (int64_t j = 0; j < half; ++j) {
-    const float a = x[j], b = x[j + half];
-    x[j] = a * row.cos[j] - b * row.sin[j];
-    x[j + half] = b * row.cos[j] + a * row.sin[j];
-  }
-}
-
-// u, w and p of one query row (kernels/cpu/decode_attention.h) in `out`; work: 2 D floats.
-void prepare_row(const Plan& plan, const Side& side, int64_t n, int64_t h, float* work, float* out) {
+// u, w and p of one query row (kernels/cpu/decode_attention.h) in `out`; work: E floats.
+void prepare_row(const Plan& plan, const Side& side, int64_t n, int64_t h, float* e, float* out) {
   const Shape& shape = plan.shape;
-  const int64_t D = shape.D, half = shape.R / 2, W = shape.W, plain = side.p.plain;
-  float *q = work, *e = work + D;
-  ops::load_head(plan.a.q, 0, n, h, q);
-  if (shape.score == ref::DecodeScore::kDot) {
-    std::copy_n(q, D, e);
-  } else {
-    const ops::AngleRow row(side.rows, 0, n);
-    ref::decode_query_head<float>(
-        shape.score, shape.options.collinear.kind, q, shape.R, D, [&](int64_t j) { return row.cos[j]; },
-        [&](int64_t j) { return row.sin[j]; }, e);
-  }
-  if (!side.turn.cos.empty()) turn_pairs(ops::AngleRow(side.turn, 0, n), half, e);
+  const int64_t half = shape.R / 2, W = shape.W, plain = side.p.plain;
+  ops::load_head(side.q, 0, n, h, e);
   float *u = out, *w = out + half, *rest = out + 2 * half;
-  const ops::KeyDirection key = shape.score == ref::DecodeScore::kCollinear
-                                    ? ops::key_direction(shape.options.collinear.kind)
-                                    : ops::KeyDirection{1.0f, 0.0f};
+  const ops::KeyDirection key = shape.keys.direction;
   const auto pair = [&](int64_t i, int64_t j, float& first, float& second) {
     // The key is t (x c - y s, y c + x s): e_a k_a + e_b k_b = t (c (x e_a + y e_b) + s (x e_b - y e_a)).
     first = shape.scale * (key.x * e[i] + key.y * e[j]);
@@ -166,10 +148,13 @@ void prepare_row(const Plan& plan, const Side& side, int64_t n, int64_t h, float
   for (int64_t j = 0; j < half; ++j) pair(j, j + half, u[j], w[j]);
   std::fill_n(rest, W - plain, 0.0f);
   if (side.p.keys == Keys::kFolded) {
+    const ref::CollinearHead& head = shape.keys.head;
+    const int64_t P = head.planes();
     float unused = 0;
-    for (int64_t i = 0; i < W - plain; ++i) pair(shape.R + i, shape.R + (D - shape.R) / 2 + i, rest[i], unused);
+    for (int64_t j = half; j < P; ++j) pair(head.pair(j).a, head.pair(j).b, rest[j - half], unused);
+    for (int64_t i = 0; i < head.content; ++i) rest[P - half + i] = shape.scale * e[2 * P + i];
   } else {  // the official fold meets a key's number up to twice
-    for (int64_t i = shape.R; i < D; ++i) rest[i % W - plain] += shape.scale * e[i];
+    for (int64_t i = shape.R; i < shape.E; ++i) rest[i % W - plain] += shape.scale * e[i];
   }
 }
 
@@ -263,7 +248,7 @@ void run_task(const Plan& plan, int64_t task, float* state, float* work) {
   float* queries = work;
   float* slopes = queries + plan.most_rows * p.query_floats();
   float* heads = slopes + plan.most_rows;
-  float* kernel_work = heads + 2 * shape.D;
+  float* kernel_work = heads + std::max(shape.E, shape.D);
   const int64_t rows = plan.chunk_rows(chunk);
   for (int64_t i = 0; i < rows; ++i) {
     const int64_t r = chunk * kTaskRows + i, n = r / shape.group, h = g * shape.group + r % shape.group;

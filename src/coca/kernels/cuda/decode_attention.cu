@@ -21,8 +21,6 @@ namespace coca::cuda {
 
 namespace {
 
-using ref::DecodeScore;
-
 constexpr int kTaskRows = 8, kWarps = 8, kTiles = static_cast<int>(kKvPage / kKvTile);
 constexpr int64_t kRangeTokens = 1024, kMostRanges = 64, kMostDims = 256;
 static_assert(kThreads == kKvPage, "a thread is a token of a page");
@@ -34,7 +32,8 @@ struct Rows {
 
 // Tokens with the same rules of visibility and angles: those of the window (or all), and the far ones.
 struct Side {
-  Rows rows, turn;
+  const void* q = nullptr;
+  int64_t q_n = 0, q_h = 0;
   // The angles of keys: of tiles' middles [tiles, half] and of the 64 offsets from it [half, 64]; or by token.
   const float *start_cos = nullptr, *start_sin = nullptr, *offset_cos = nullptr, *offset_sin = nullptr;
   Rows key_rows;
@@ -45,9 +44,8 @@ struct Side {
 };
 
 struct Sequence {
-  const void* q = nullptr;
   void* o = nullptr;
-  int64_t q_n = 0, q_h = 0, o_n = 0, o_h = 0;
+  int64_t o_n = 0, o_h = 0;
   float* lse = nullptr;  // [H, N]; null: not wanted
   int64_t N = 0, S = 0, range = 0, ranges = 0;
   int64_t first_row = 0;    // of this sequence among the rows of the call, N H each
@@ -69,10 +67,10 @@ struct Call {
   const int64_t* dilation;  // [H] or null
   KvLayout layout;
   size_t layer_offset;
-  int64_t H, D, W, R, group, half, plain, coefficients;  // coefficients: 2 half + W - plain, of a row and a side
-  DecodeScore score;
-  ops::Collinear kind;
-  ops::KeyDirection key;  // of keys that are lengths; else (1, 0)
+  int64_t H, E, D, W, R, group, half, plain, coefficients;  // coefficients: 2 half + W - plain, of a row and a side
+  int64_t planes, content;                                  // of folded keys
+  bool folded;                                              // keys are lengths
+  ops::KeyDirection key;                                    // of these; else (1, 0)
   float scale;
   float* queries;  // [rows, 2, coefficients]
   float* states;   // [states, D + 2]: o, largest score, sum
@@ -98,32 +96,21 @@ __global__ void prepare_kernel(Call c, int64_t sequences, int64_t rows) {
   const Sequence& s = c.sequences[i];
   if (which >= s.sides) return;
   const Side& side = s.side[which];
-  const int64_t n = (row - s.first_row) / c.H, h = (row - s.first_row) % c.H, D = c.D, half = c.half;
-  const T* q = static_cast<const T*>(s.q) + n * s.q_n + h * s.q_h;
-  float x[kMostDims], e[kMostDims];
-  for (int64_t d = 0; d < D; ++d) x[d] = load(q + d);
-  const float *cos = side.rows.cos + n * side.rows.step, *sin = side.rows.sin + n * side.rows.step;
-  ref::decode_query_head<float>(
-      c.score, c.kind, x, c.R, D, [cos](int64_t j) { return cos[j]; }, [sin](int64_t j) { return sin[j]; }, e);
-  for (int64_t j = 0; side.turn.cos != nullptr && j < half; ++j) {
-    const float tc = side.turn.cos[n * side.turn.step + j], ts = side.turn.sin[n * side.turn.step + j], a = e[j],
-                b = e[j + half];
-    e[j] = a * tc - b * ts;
-    e[j + half] = b * tc + a * ts;
-  }
+  const int64_t n = (row - s.first_row) / c.H, h = (row - s.first_row) % c.H, half = c.half;
+  const T* q = static_cast<const T*>(side.q) + n * side.q_n + h * side.q_h;
+  const auto e = [q](int64_t index) { return load(q + index); };
   float *u = c.query_of(row, which), *w = u + half, *p = w + half;
   for (int64_t j = 0; j < half; ++j) {
-    u[j] = c.scale * (c.key.x * e[j] + c.key.y * e[j + half]);
-    w[j] = c.scale * (c.key.x * e[j + half] - c.key.y * e[j]);
+    u[j] = c.scale * (c.key.x * e(j) + c.key.y * e(j + half));
+    w[j] = c.scale * (c.key.x * e(j + half) - c.key.y * e(j));
   }
   for (int64_t k = 0; k < c.W - c.plain; ++k) p[k] = 0.0f;
-  if (c.W < D && c.score != DecodeScore::kOfficial) {  // folded keys
-    for (int64_t k = 0; k < c.W - c.plain; ++k) {
-      const float a = e[c.R + k], b = e[c.R + (D - c.R) / 2 + k];
-      p[k] = c.scale * (c.key.x * a + c.key.y * b);
-    }
+  if (c.folded) {
+    const int64_t rest = c.planes - half;
+    for (int64_t k = 0; k < rest; ++k) p[k] = c.scale * (c.key.x * e(c.R + k) + c.key.y * e(c.R + rest + k));
+    for (int64_t k = 0; k < c.content; ++k) p[rest + k] = c.scale * e(2 * c.planes + k);
   } else {  // the official fold meets a key's number up to twice
-    for (int64_t k = c.R; k < D; ++k) p[k % c.W - c.plain] += c.scale * e[k];
+    for (int64_t k = c.R; k < c.E; ++k) p[k % c.W - c.plain] += c.scale * e(k);
   }
 }
 
@@ -403,7 +390,6 @@ void set_angles(Context& cx, Side& side, const ops::KeyAngles* angles, const ops
 
 Sequence sequence_of(Context& cx, const ops::DecodeAttentionOptions& o, const ops::DecodeSequence& a, int64_t half) {
   Sequence s;
-  s.q = a.q.data, s.q_n = a.q.stride(1), s.q_h = a.q.stride(2);
   s.o = a.o.data, s.o_n = a.o.stride(1), s.o_h = a.o.stride(2);
   s.lse = a.lse.empty() ? nullptr : a.lse.as<float>();
   s.N = a.q.size(1), s.S = a.cache.length;
@@ -412,8 +398,9 @@ Sequence sequence_of(Context& cx, const ops::DecodeAttentionOptions& o, const op
   s.range = (wanted + kKvPage - 1) / kKvPage * kKvPage;
   const auto ranges_of = [&](int64_t tokens) { return (tokens + s.range - 1) / s.range; };
   Side& near = s.side[0];
-  near = {.rows = rows_of(a.rows),
-          .turn = rows_of(a.turn),
+  near = {.q = a.q.data,
+          .q_n = a.q.stride(1),
+          .q_h = a.q.stride(2),
           .key_rows = {},
           .tokens = s.S,
           .ranges = ranges_of(s.S),
@@ -425,8 +412,9 @@ Sequence sequence_of(Context& cx, const ops::DecodeAttentionOptions& o, const op
   const bool all = a.far.range == ops::FarRange::kAll;
   if (all) near.first = a.far.tokens;
   Side& far = s.side[1];
-  far = {.rows = rows_of(a.far.rows),
-         .turn = {},
+  far = {.q = a.far.q.data,
+         .q_n = a.far.q.stride(1),
+         .q_h = a.far.q.stride(2),
          .key_rows = {},
          .tokens = a.far.tokens,
          .ranges = ranges_of(a.far.tokens),
@@ -445,8 +433,7 @@ void attend(Context& cx, const Call& c, size_t tasks) {
   const Grid grid{.blocks = static_cast<unsigned>(tasks),
                   .threads = kThreads,
                   .shared_floats = static_cast<size_t>(Places::of(c.coefficients, c.half).floats())};
-  const bool folded = c.W < c.D && c.score != DecodeScore::kOfficial;
-  launch(cx, grid, folded ? attend_kernel<K, V, true> : attend_kernel<K, V, false>, c);
+  launch(cx, grid, c.folded ? attend_kernel<K, V, true> : attend_kernel<K, V, false>, c);
 }
 
 // Memory that the host fills and the device reads, one array behind another.
@@ -469,22 +456,22 @@ class Upload {
 void forward(Context& cx, const ops::DecodeAttentionOptions& options, const ops::DecodeAttention& a) {
   const ops::DecodeSequence& any = a.sequences.front();
   Call c{};
-  c.H = any.q.size(2), c.D = any.q.size(3);
-  COCA_CHECK(c.D <= kMostDims, "[decode_attention] the head dim {} is too large for a GPU; expected at most {}", c.D,
-             kMostDims);
+  c.H = any.q.size(2), c.E = any.q.size(3), c.D = any.cache.layout.D;
+  COCA_CHECK(c.D <= kMostDims, "[decode_attention] the values' head dim {} is too large for a GPU; expected at most {}",
+             c.D, kMostDims);
   c.layout = any.cache.layout;
   c.layer_offset = any.cache.offset;
   c.W = c.layout.W;
   c.group = c.H / c.layout.G;
-  c.half = options.score == ops::Score::kDot ? 0 : any.rows.cos.size(2);
+  if (options.score != ops::Score::kDot) c.half = any.angles ? any.angles->half() : any.key_rows.cos.size(2);
   c.R = 2 * c.half;
-  c.score = ref::decode_score(options, c.R, c.D);
-  c.kind = options.collinear.kind;
-  c.key = c.score == DecodeScore::kCollinear ? ops::key_direction(c.kind) : ops::KeyDirection{1.0f, 0.0f};
-  const bool folded = c.W < c.D && c.score != DecodeScore::kOfficial;
-  c.plain = c.score == DecodeScore::kOfficial ? 0 : folded ? c.half : c.R;
+  const ref::DecodeKeys keys = ref::decode_keys(options, c.R, c.E);
+  c.folded = keys.score == ref::DecodeScore::kCollinear;
+  c.key = keys.direction;
+  c.planes = keys.head.planes(), c.content = keys.head.content;
+  c.plain = keys.score == ref::DecodeScore::kOfficial ? 0 : c.folded ? c.half : c.R;
   c.coefficients = 2 * c.half + c.W - c.plain;
-  c.scale = options.scale != 0.0f ? options.scale : 1.0f / std::sqrt(static_cast<float>(c.D));
+  c.scale = options.scale != 0.0f ? options.scale : 1.0f / std::sqrt(static_cast<float>(c.E));
   c.slopes = a.slopes.empty() ? nullptr : a.slopes.as<float>();
 
   std::vector<Sequence> sequences;

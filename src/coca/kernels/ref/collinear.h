@@ -35,7 +35,7 @@ struct Turn {
 };
 // cos(j), sin(j) return the row's values for j < R/2.
 template <typename T, typename Cos, typename Sin>
-constexpr Turn<T> collinear_turn(int64_t j, int64_t R, Cos cos, Sin sin) {
+Turn<T> collinear_turn(int64_t j, int64_t R, Cos cos, Sin sin) {
   if (j < R / 2) return {T(cos(j)), T(sin(j))};
   return {T(1), T(0)};
 }
@@ -78,7 +78,7 @@ void collinear_fold_head_backward(ops::Magnitude magnitude, const CollinearHead&
 
 // q_eff [E] of q [members P + C].
 template <typename Form, typename T, typename Cos, typename Sin>
-constexpr void collinear_query_head(Form, const CollinearHead& head, const T* q, Cos cos, Sin sin, T* q_eff) {
+void collinear_query_head(Form, const CollinearHead& head, const T* q, Cos cos, Sin sin, T* q_eff) {
   constexpr int64_t kMembers = Form::kInfo.members;
   const int64_t P = head.planes();
   for (int64_t j = 0; j < P; ++j) {
@@ -135,8 +135,7 @@ void collinear_tbar_head_backward(ops::KeyDirection direction, const CollinearHe
 
 // The official GPT-NeoX code with rotary_pct < 1: fold over the whole head, then rotate the first R dims only.
 template <typename T, typename Cos, typename Sin>
-constexpr void collinear_official_head(const T* q, const T* t, int64_t R, int64_t D, Cos cos, Sin sin, T* q_eff,
-                                       T* k_eff) {
+void collinear_official_head(const T* q, const T* t, int64_t R, int64_t D, Cos cos, Sin sin, T* q_eff, T* k_eff) {
   for (int64_t i = 0; i < D; ++i) {
     const int64_t half = R / 2, j = i % (half ? half : 1);
     const auto tb = [&](int64_t at) { return forms::positive((t[at % (D / 2)] + t[at % (D / 2) + D / 2]) * T(0.5)); };

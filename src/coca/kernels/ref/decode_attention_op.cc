@@ -35,28 +35,18 @@ void set_key_angles(DecodeSide<float>& side, const ops::KeyAngles* angles, const
 
 // The tokens of the window (or all).
 DecodeSide<float> near_side(const ops::DecodeAttentionOptions& o, const ops::DecodeSequence& a,
-                            const AttentionSpec& spec) {
-  DecodeSide<float> side{.spec = spec,
-                         .tokens = a.cache.length,
-                         .query_cos = of_rows(a.rows, &ops::AngleRow::cos),
-                         .query_sin = of_rows(a.rows, &ops::AngleRow::sin)};
+                            const AttentionSpec& spec, TensorRef q) {
+  DecodeSide<float> side{.spec = spec, .tokens = a.cache.length, .q = q.view<float, 4>()};
   side.spec.window = o.window;
   if (a.far.tokens > 0 && a.far.range == ops::FarRange::kAll) side.spec.first = a.far.tokens;
   if (!o.dilation.empty()) side.spec.dilation = o.dilation.data();
   set_key_angles(side, a.angles, a.key_rows);
-  if (!a.turn.cos.empty()) {
-    side.turn_cos = of_rows(a.turn, &ops::AngleRow::cos);
-    side.turn_sin = of_rows(a.turn, &ops::AngleRow::sin);
-  }
   return side;
 }
 
 DecodeSide<float> far_side(const ops::DecodeAttentionOptions& o, const ops::DecodeSequence& a,
-                           const AttentionSpec& spec) {
-  DecodeSide<float> side{.spec = spec,
-                         .tokens = a.far.tokens,
-                         .query_cos = of_rows(a.far.rows, &ops::AngleRow::cos),
-                         .query_sin = of_rows(a.far.rows, &ops::AngleRow::sin)};
+                           const AttentionSpec& spec, TensorRef q) {
+  DecodeSide<float> side{.spec = spec, .tokens = a.far.tokens, .q = q.view<float, 4>()};
   side.spec.causal = a.far.range != ops::FarRange::kAll;
   side.spec.hidden = o.window;
   side.spec.most_distance = a.far.most_distance;
@@ -81,20 +71,22 @@ void load_cache(const KvView& cache, MutTensorRef keys, MutTensorRef values) {
 
 void attend(const ops::DecodeAttentionOptions& options, TensorRef slopes, const ops::DecodeSequence& a) {
   const KvLayout& l = a.cache.layout;
-  const int64_t S = a.cache.length, N = a.q.size(1), D = a.q.size(3),
-                R = options.score == ops::Score::kDot ? 0 : 2 * a.rows.cos.size(2);
-  const FloatInput q(a.q);
+  const int64_t S = a.cache.length, N = a.q.size(1), E = a.q.size(3),
+                half = options.score == ops::Score::kDot ? 0
+                       : a.angles                        ? a.angles->half()
+                                                         : a.key_rows.cos.size(2);
+  const FloatInput q(a.q), far_q(a.far.tokens > 0 ? a.far.q : a.q);
   const FloatOutput o(a.o);
   Tensor keys({1, S, l.G, l.W}), values({1, S, l.G, l.D});
   load_cache(a.cache, keys, values);
-  const AttentionSpec spec{.scale = options.scale != 0.0f ? options.scale : 1.0f / std::sqrt(static_cast<float>(D)),
+  const AttentionSpec spec{.scale = options.scale != 0.0f ? options.scale : 1.0f / std::sqrt(static_cast<float>(E)),
                            .query_start = S - N,
                            .slopes = slopes.empty() ? nullptr : slopes.as<float>()};
-  std::vector<DecodeSide<float>> sides{near_side(options, a, spec)};
-  if (a.far.tokens > 0) sides.push_back(far_side(options, a, spec));
-  decode_attention<float>(sides, decode_score(options, R, D), options.collinear.kind, R, q.ref().view<float, 4>(),
-                          TensorRef(keys).view<float, 4>(), TensorRef(values).view<float, 4>(),
-                          o.ref().view<float, 4>(), a.lse.empty() ? TensorView<float, 3>{} : a.lse.view<float, 3>());
+  std::vector<DecodeSide<float>> sides{near_side(options, a, spec, q.ref())};
+  if (a.far.tokens > 0) sides.push_back(far_side(options, a, spec, far_q.ref()));
+  decode_attention<float>(sides, decode_keys(options, 2 * half, E), TensorRef(keys).view<float, 4>(),
+                          TensorRef(values).view<float, 4>(), o.ref().view<float, 4>(),
+                          a.lse.empty() ? TensorView<float, 3>{} : a.lse.view<float, 3>());
   o.store();
 }
 
