@@ -19,7 +19,8 @@ namespace coca::infer {
 namespace {
 
 ops::DecodeAttentionOptions attention_options(const model::ModelSpec& s, size_t layer) {
-  ops::DecodeAttentionOptions o{.window = s.window_of(layer), .dilation = s.dilation_of(layer)};
+  ops::DecodeAttentionOptions o{
+      .scale = s.score_scale(), .window = s.window_of(layer), .dilation = s.dilation_of(layer)};
   if (model::is_coca(s.attention)) {
     o.score = ops::Score::kCollinear;
     o.collinear = model::collinear_options(s);

@@ -20,7 +20,7 @@ MutTensorRef first(Tensor& page, int64_t n) { return page.ref().narrow(1, 0, n);
 void MiddleKeys::prepare(Context& cx, const model::ModelSpec& s, const model::Positions& at, const KvLayout& l) {
   if (stored_.empty()) {
     stored_ = Tensor({1, kKvPage, l.G, l.W}, DType::kF32, cx.memory());
-    placed_ = Tensor({1, kKvPage, l.G, l.D}, DType::kF32, cx.memory());
+    placed_ = Tensor({1, kKvPage, l.G, s.score_width()}, DType::kF32, cx.memory());
     values_ = Tensor({1, kKvPage, l.G, l.D}, DType::kF32, cx.memory());
   }
   if (!model::transforms_keys(s.attention)) return;
