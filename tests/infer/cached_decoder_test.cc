@@ -189,10 +189,14 @@ TEST_P(CachedRotary, DynamicNtkPerStepRotatesAllKeysByTheBaseOfTheStep) {
     const Expected expected = expected_logits(m, ids, lengths);
     expect_logits(actual, expected, "per step");
     // Two wrong results to tell apart: keys that keep the rotation of their own step, and a base that never changes.
-    const std::vector<double> stale = reference_logits<double>(m, ids, lengths, test::KeyMemory::kRotated);
+    const bool can_be_stale = m.spec.score_width() == m.spec.D && m.spec.modifiers.empty();  // in the reference
+    const std::vector<double> stale =
+        can_be_stale ? reference_logits<double>(m, ids, lengths, test::KeyMemory::kRotated) : std::vector<double>();
     const std::vector<double> frozen = reference_logits<double>(m, ids, std::vector<int64_t>(kN, kN));
     const double error = largest_difference(actual, expected.exact);
-    EXPECT_GT(largest_difference(actual, stale), 100 * error);
+    if (can_be_stale) {
+      EXPECT_GT(largest_difference(actual, stale), 100 * error);
+    }
     EXPECT_GT(largest_difference(actual, frozen), 100 * error);
   }
 }

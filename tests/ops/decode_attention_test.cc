@@ -28,6 +28,7 @@ struct Case {
   int64_t window = 0;
   std::vector<int64_t> dilation = {};
   int64_t D = E;  // of values
+  bool gates = false;
   ref::DecodeKeys keys() const { return ref::decode_keys(options, R, E); }
   int64_t stored() const { return options.score == Score::kCollinear ? stored_width(options.collinear, E) : E; }
   DecodeAttentionOptions all_options() const {
@@ -80,6 +81,10 @@ const Case kCases[] = {
     {1, 9, 300, 4, 2, 40, 32, collinear(Collinear::kPope), false, 0, {}, 20},
     {1, 2, 130, 4, 2, 24, 8, kRope, false, 0, {}, 40},
     {1, 3, 90, 2, 2, 10, 0, {}, true, 7, {}, 6},
+    {2, 3, 333, 4, 2, 18, 10, kStrict, false, 0, {}, 18, true},  // forget gates: several rows and pages,
+    {1, 1, 2100, 4, 1, 16, 16, kRope, true, 0, {}, 16, true},    // several ranges, with ALiBi,
+    {1, 70, 600, 2, 1, 8, 0, {}, false, 25, {5, 5}, 8, true},    // a dilated window,
+    {1, 1, 1, 1, 1, 2, 2, kSlack, false, 0, {}, 2, true},        // one token
 };
 std::ostream& operator<<(std::ostream& out, const Case& c) {
   return out << fmt::format("B{} N{} S{} H{} G{} E{} R{} D{} score {}{}", c.B, c.N, c.S, c.H, c.G, c.E, c.R, c.D,
@@ -107,6 +112,7 @@ struct Decoding {
   Case c;
   std::vector<KvPages> pages;                // of B sequences
   Tensor q, keys, values, slopes, cos, sin;  // keys, values: as read from the cache; cos, sin [1, S, R/2]
+  Tensor decay;                              // [B, H, S]
   KeyAngles angles;
 
   Decoding(const Case& c_, KvType type, uint64_t seed = 1)
@@ -117,7 +123,15 @@ struct Decoding {
         values({c.B, c.S, c.G, c.D}),
         slopes({c.H}),
         cos({1, c.S, c.R / 2}),
-        sin({1, c.S, c.R / 2}) {
+        sin({1, c.S, c.R / 2}),
+        decay({c.B, c.H, c.S}) {
+    Rng gate(seed, 5);
+    float sum = 0;
+    for (int64_t i = 0; i < decay.numel(); ++i) {
+      if (i % c.S == 0) sum = -100;
+      sum -= static_cast<float>(0.2 * gate.uniform());
+      decay.values<float>()[static_cast<size_t>(i)] = sum;
+    }
     const bool folded = c.options.score == Score::kCollinear;
     Tensor k = test::random_tensor(keys.shape(), seed + 1, -2, 2), v = test::random_tensor(values.shape(), seed + 2);
     const int64_t W = c.stored(), lengths = W - c.options.collinear.content;
@@ -153,6 +167,7 @@ struct Decoding {
             .D = c.D};
   }
   RopeRows key_rows() const { return c.R == 0 ? RopeRows{} : RopeRows{cos, sin}; }
+  TensorRef decay_of(TensorRef all, int64_t b) const { return all.narrow(0, b, 1).reshape({c.H, c.S}); }
   Dims o_shape() const { return {c.B, c.N, c.H, c.D}; }
   Args args(MutTensorRef o, MutTensorRef lse = {}) const {
     Args a{.sequences = {}, .slopes = c.alibi ? slopes.ref() : TensorRef()};
@@ -160,6 +175,7 @@ struct Decoding {
       a.sequences.push_back({.q = q.ref().narrow(0, b, 1),
                              .angles = c.R > 0 ? &angles : nullptr,
                              .cache = pages[static_cast<size_t>(b)].view(0, c.S),
+                             .decay = c.gates ? decay_of(decay, b) : TensorRef(),
                              .o = o.narrow(0, b, 1),
                              .lse = lse.empty() ? lse : lse.narrow(0, b, 1)});
     return a;
@@ -167,7 +183,8 @@ struct Decoding {
   // In double with exact angles, or in float with the rounded cos and sin of a table.
   template <typename T>
   std::vector<T> reference(double* largest_lse = nullptr, std::vector<T>* all_lse = nullptr) const {
-    const auto qx = test::convert<T>(q), kx = test::convert<T>(keys), vx = test::convert<T>(values);
+    const auto qx = test::convert<T>(q), kx = test::convert<T>(keys), vx = test::convert<T>(values),
+               gates = test::convert<T>(decay);
     std::vector<T> o(static_cast<size_t>(o_shape().product())), lse(static_cast<size_t>(c.B * c.H * c.N));
     const std::vector<double> f = rotation_of(c.R).frequencies;
     const auto angle = [&](int64_t s, int64_t j) { return static_cast<double>(s) * f[static_cast<size_t>(j)]; };
@@ -180,7 +197,8 @@ struct Decoding {
         c.keys(), [&](int64_t, int64_t s, int64_t j) { return static_cast<T>(std::cos(angle(s, j))); },
         [&](int64_t, int64_t s, int64_t j) { return static_cast<T>(std::sin(angle(s, j))); },
         as_view<const T, 4>(qx, q.shape()), as_view<const T, 4>(kx, keys.shape()),
-        as_view<const T, 4>(vx, values.shape()), as_view<T, 4>(o, o_shape()), as_view<T, 3>(lse, {c.B, c.H, c.N}));
+        as_view<const T, 4>(vx, values.shape()), as_view<T, 4>(o, o_shape()), as_view<T, 3>(lse, {c.B, c.H, c.N}),
+        c.gates ? as_view<const T, 3>(gates, decay.shape()) : TensorView<const T, 3>{});
     if (all_lse) *all_lse = lse;
     if (largest_lse)
       for (const T l : lse) *largest_lse = std::max(*largest_lse, std::abs(static_cast<double>(l)));
@@ -201,7 +219,8 @@ class OnDevice {
         q_(to_device(cx, s.q)),
         cos_(to_device(cx, s.cos)),
         sin_(to_device(cx, s.sin)),
-        slopes_(to_device(cx, s.slopes)) {
+        slopes_(to_device(cx, s.slopes)),
+        decay_(to_device(cx, s.decay)) {
     const KvPool pool(s.pages.front().layout(), 1, 0, cx.memory());
     for (const KvPages& host : s.pages) {
       KvPages& own = pages_.emplace_back(pool);
@@ -220,6 +239,7 @@ class OnDevice {
       DecodeSequence& one = a.sequences[b];
       one.q = q_.ref().narrow(0, static_cast<int64_t>(b), 1);
       one.cache = pages_[b].view(0, s_.c.S);
+      if (s_.c.gates) one.decay = s_.decay_of(decay_, static_cast<int64_t>(b));
     }
     return a;
   }
@@ -227,7 +247,7 @@ class OnDevice {
 
  private:
   const Decoding& s_;
-  Tensor q_, cos_, sin_, slopes_;
+  Tensor q_, cos_, sin_, slopes_, decay_;
   std::vector<KvPages> pages_;
 };
 

@@ -453,16 +453,19 @@ class ReferenceDecoder {
   // Expands t of half width to the full t that folds to it, with the same number in both members of a pair.
   std::vector<T> at_full_width(std::vector<T> t) const {
     if (s_.t_width == model::TWidth::kFull || !expands()) return t;
-    std::vector<T> full(2 * t.size());
-    const auto half = static_cast<size_t>(s_.D / 2),
-               turned = static_cast<size_t>(s_.fold == ops::Fold::kOfficial ? s_.D / 2 : s_.R / 2);
+    const auto width = static_cast<size_t>(s_.key_width()), content = static_cast<size_t>(s_.content),
+               pairs = width - content, whole = 2 * pairs + content;
+    const auto turned = static_cast<size_t>(s_.fold == ops::Fold::kOfficial ? s_.D / 2 : s_.R / 2);
+    std::vector<T> full(t.size() / width * whole);
     for (size_t i = 0; i < t.size(); ++i) {
-      T* head = full.data() + i / half * 2 * half;
-      const size_t p = i % half;
-      if (p < turned)
+      T* head = full.data() + i / width * whole;
+      const size_t p = i % width;
+      if (p >= pairs)
+        head[pairs + p] = t[i];  // a content channel
+      else if (p < turned)
         head[p] = head[p + turned] = t[i];
       else
-        head[turned + p] = head[half + p] = t[i];  // after the 2 * turned rotary dims, half - turned apart
+        head[turned + p] = head[pairs + p] = t[i];  // after the 2 * turned rotary dims, pairs - turned apart
     }
     return full;
   }

@@ -181,6 +181,25 @@ inline std::vector<NamedSpec> family_specs() {
   return all;
 }
 
+// Every modifier, alone and with the others.
+inline std::vector<NamedSpec> modified_specs() {
+  std::vector<NamedSpec> all;
+  const auto add = [&](const std::string& name, model::ModelSpec s, std::vector<const model::Modifier*> modifiers) {
+    s.modifiers = std::move(modifiers);
+    all.push_back({name, s});
+  };
+  for (const model::Modifier* m : model::all_modifiers()) {
+    std::string name(m->info().name);
+    for (char& c : name) c = c == '-' ? '_' : c;
+    add("neox_rope_" + name, tiny_neox(AttentionKind::kRope), {m});
+    add("llama_strict_" + name, tiny_llama(AttentionKind::kCocaStrict), {m});
+  }
+  const auto every = model::all_modifiers();
+  add("neox_slack_modified", tiny_neox(AttentionKind::kCocaSlack), {every.begin(), every.end()});
+  add("qwen3_rope_modified", tiny_qwen3(AttentionKind::kRope), {every.begin(), every.end()});
+  return all;
+}
+
 // Every attention kind in both architectures, head norms and windows, and also partial rotary, the official fold,
 // sequential GPT-NeoX, tied embeddings, attention biases and the tanh GELU.
 inline std::vector<NamedSpec> all_specs() {
@@ -226,6 +245,7 @@ inline std::vector<NamedSpec> all_specs() {
   alternating.rope_layers = {0, 1};
   all.push_back({"llama_alternating_rope", alternating});
   for (const NamedSpec& family : family_specs()) all.push_back(family);
+  for (const NamedSpec& modified : modified_specs()) all.push_back(modified);
   for (const NamedSpec& scaled : scaled_specs()) all.push_back(scaled);
   for (const NamedSpec& half : half_t_specs()) all.push_back(half);
   return all;

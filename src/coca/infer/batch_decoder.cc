@@ -55,8 +55,6 @@ BatchDecoder::BatchDecoder(const model::ModelSpec& spec, const model::Weights& w
       arena_(memory_) {
   model::validate(spec);
   model::require_causal(spec, "generation");
-  COCA_CHECK(spec.modifiers.empty(), "[generate] attention modifier {}: generation does not have it yet",
-             spec.modifiers.front()->info().name);
   COCA_CHECK(!spec.pattern.forgets() || spec.pattern.sinks <= kKvPage,
              "[generate] pattern {}: {}; the cache keeps at most {}", enum_name(spec.pattern.type),
              counted(spec.pattern.sinks, "sink"), kKvPage);
@@ -85,8 +83,10 @@ void BatchDecoder::prepare(int64_t M) {
 // The rows of the activations that belong to one sequence.
 model::LayerActs BatchDecoder::rows_of(int64_t first, int64_t N) const {
   model::LayerActs a = acts_;
-  for (MutTensorRef* t : {&a.q, &a.q_eff, &a.kt, &a.v, &a.q_far, &a.top_scores, &a.top_keys, &a.o})
+  for (MutTensorRef* t : {&a.q, &a.q_eff, &a.kt_in, &a.v_in, &a.kt, &a.v, &a.q_far, &a.top_scores, &a.top_keys, &a.o})
     if (!t->empty()) *t = t->narrow(1, first, N);
+  for (MutTensorRef& own : a.own)
+    if (!own.empty()) own = own.narrow(0, first, N);
   a.ln1 = a.ln1.narrow(0, first, N);
   if (!a.lse.empty())
     a.lse = a.lse.reshape({spec_.H * M_}).narrow(0, spec_.H * first, spec_.H * N).reshape({1, spec_.H, N});
@@ -151,7 +151,20 @@ void BatchDecoder::store(Context& cx, size_t layer) {
   ops::kv_store(cx, stores_);
 }
 
+// What modifiers make of the new tokens' keys and values, each sequence behind its own earlier tokens.
+void BatchDecoder::modify_keys(Context& cx, size_t layer) {
+  if (spec_.modifiers.empty()) return;
+  for (Part& part : parts_) {
+    const model::AttentionInputs at = part.place.at.in_layer(spec_, layer);
+    model::LayerCarry carry = part.sequence->carry(cx, layer, part.N, part.acts);
+    for (const model::Stage stage : {model::Stage::kKeys, model::Stage::kDecay})
+      model::modify(cx, spec_, weights_.layers[layer], at, stage, part.acts, &carry);
+    part.sequence->keep(cx, layer, part.acts.kt_in, part.acts.v_in);
+  }
+}
+
 void BatchDecoder::attend(Context& cx, size_t layer) {
+  modify_keys(cx, layer);
   store(cx, layer);
   const auto l = static_cast<int64_t>(layer);
   const bool windowed = spec_.window_of(layer) > 0;  // without a window every token is within it
@@ -177,16 +190,19 @@ void BatchDecoder::attend(Context& cx, size_t layer) {
                           .angles = inputs.positions.rows.cos.empty() ? nullptr : angles,
                           .key_rows = {},
                           .cache = part.sequence->cache().view(l, part.held),
+                          .decay = part.sequence->decays(layer, part.N),
                           .far = far,
                           .o = part.acts.o.narrow(1, globals, rest),
                           .lse = lse});
   }
   const TensorRef slopes = parts_.front().place.at.positions.slopes;
   ops::decode_attention(cx, attention_options(spec_, layer), {.sequences = sequences_, .slopes = slopes});
-  if (spec_.pattern.top_keys_of(l) == 0) return;
+  if (spec_.pattern.top_keys_of(l) > 0)
+    for (Part& part : parts_)
+      middle_.attend(cx, spec_, weights_.layers[layer], part.place.at.in_layer(spec_, layer),
+                     part.sequence->cache().view(l, part.held), part.acts);
   for (Part& part : parts_)
-    middle_.attend(cx, spec_, weights_.layers[layer], part.place.at.in_layer(spec_, layer),
-                   part.sequence->cache().view(l, part.held), part.acts);
+    model::modify(cx, spec_, weights_.layers[layer], part.place.at, model::Stage::kSoftmax, part.acts);
 }
 
 // Attention of the global tokens among a sequence's new rows. Each sees the global tokens up to itself.

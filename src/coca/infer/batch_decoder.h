@@ -60,6 +60,7 @@ class BatchDecoder {
   model::LayerActs rows_of(int64_t first, int64_t N) const;
   MutTensorRef hidden() const { return acts_.ln1; }  // the last layer no longer needs it, and its type is right
   void store(Context&, size_t layer);
+  void modify_keys(Context&, size_t layer);
   void attend(Context&, size_t layer);
   void attend_globals(Context&, size_t layer, Part&);
 

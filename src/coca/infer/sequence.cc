@@ -28,7 +28,10 @@ Sequence::Sequence(const model::ModelSpec& spec, DType dtype, const KvPool& pool
       e.kt = Tensor({1, kKept, spec.G, spec.key_width()}, dtype, pool.device());
       e.v = Tensor({1, kKept, spec.G, spec.D}, dtype, pool.device());
     }
-    if (model::has_stage(spec, model::Stage::kDecay)) e.last_decay = Tensor({1, spec.H, 2}, DType::kF32, pool.device());
+    if (model::has_stage(spec, model::Stage::kDecay)) {
+      e.last_decay = Tensor({1, spec.H, 2}, DType::kF32, pool.device());
+      e.ends = Tensor({1, kKept, spec.H, 2}, DType::kF32, pool.device());
+    }
   }
 }
 
@@ -44,11 +47,14 @@ Sequence Sequence::fork() const {
     Earlier& to = copy.earlier_[i];
     const Earlier& from = earlier_[i];
     if (!from.decay.empty()) to.decay = Tensor(from.decay.shape(), DType::kF32, pool_.device());
-    for (const auto& [y, x] : {std::pair(&to.kt, &from.kt), std::pair(&to.v, &from.v),
-                               std::pair(&to.decay, &from.decay), std::pair(&to.last_decay, &from.last_decay)})
+    for (const auto& [y, x] :
+         {std::pair(&to.kt, &from.kt), std::pair(&to.v, &from.v), std::pair(&to.decay, &from.decay),
+          std::pair(&to.last_decay, &from.last_decay), std::pair(&to.ends, &from.ends)})
       if (!x->empty()) transfer(cx, *y, *x);
   }
   copy.kept_from_ = kept_from_;
+  copy.ends_ = ends_;
+  copy.next_end_ = next_end_;
   return copy;
 }
 
@@ -65,18 +71,30 @@ void Sequence::truncate(int64_t length) {
         "[generate] cannot truncate {} to {}: attention modifier kv-shift needs the token before, and the last {} "
         "are kept; fork the sequence where it is to go on",
         counted(cache_.length(), "token"), length, kKept);
-    Context cx(pool_.device());
-    for (Earlier& e : earlier_)
-      if (!e.decay.empty() && length > 0) {
-        set_zero(cx, e.last_decay);
-        ops::copy_heads(cx, e.decay.ref().reshape({1, 1, spec_.H, e.decay.size(2)}).narrow(3, length - 1, 1),
-                        e.last_decay.ref().reshape({1, 1, spec_.H, 2}).narrow(3, 0, 1));
-      }
+    if (length > 0) restore_decay(length);
   }
   cache_.truncate(length);
 }
 
-model::LayerCarry Sequence::carry(Context& cx, size_t layer, int64_t N) {
+// As it was when the sequence had this length: exactly so if a call ended there, else without what its rounding left
+// out.
+void Sequence::restore_decay(int64_t length) {
+  const auto end = std::ranges::find(ends_, length);
+  Context cx(pool_.device());
+  for (Earlier& e : earlier_) {
+    if (e.decay.empty()) continue;
+    const MutTensorRef last = e.last_decay.ref().reshape({1, 1, spec_.H, 2});
+    if (end != ends_.end()) {
+      ops::copy_heads(cx, e.ends.ref().narrow(1, end - ends_.begin(), 1), last);
+      continue;
+    }
+    set_zero(cx, e.last_decay);
+    ops::copy_heads(cx, e.decay.ref().reshape({1, 1, spec_.H, e.decay.size(2)}).narrow(3, length - 1, 1),
+                    last.narrow(3, 0, 1));
+  }
+}
+
+model::LayerCarry Sequence::carry(Context& cx, size_t layer, int64_t N, model::LayerActs& acts) {
   if (earlier_.empty()) return {};
   Earlier& e = earlier_[layer];
   const int64_t n = cache_.length();
@@ -85,23 +103,42 @@ model::LayerCarry Sequence::carry(Context& cx, size_t layer, int64_t N) {
     carry.kt = e.kt.ref().narrow(1, (n - 1) % kKept, 1);
     carry.v = e.v.ref().narrow(1, (n - 1) % kKept, 1);
   }
-  if (e.last_decay.empty() || (!e.decay.empty() && e.decay.size(2) >= n + N)) return carry;
-  Tensor more({1, spec_.H, std::max(2 * n, (n + N + kKvPage - 1) / kKvPage * kKvPage)}, DType::kF32, pool_.device());
-  if (n > 0) {
+  if (e.last_decay.empty()) return carry;
+  if (e.decay.empty() || e.decay.size(2) < n + N) {
+    const int64_t room = std::max(2 * n, (n + N + kKvPage - 1) / kKvPage * kKvPage);
+    Tensor more({1, spec_.H, room}, DType::kF32, pool_.device());
     const auto tokens = [&](Tensor& t) { return t.ref().reshape({1, 1, spec_.H, t.size(2)}).narrow(3, 0, n); };
-    ops::copy_heads(cx, tokens(e.decay), tokens(more));
+    if (n > 0) ops::copy_heads(cx, tokens(e.decay), tokens(more));
+    e.decay = std::move(more);
   }
-  e.decay = std::move(more);
+  acts.decay = e.decay.ref().narrow(2, n, N);
   return carry;
 }
 
+TensorRef Sequence::decays(size_t layer, int64_t N) const {
+  if (earlier_.empty() || earlier_[layer].decay.empty()) return {};
+  const TensorRef all = earlier_[layer].decay.ref();
+  return all.reshape({spec_.H, all.size(2)}).narrow(1, 0, cache_.length() + N);
+}
+
 void Sequence::keep(Context& cx, size_t layer, TensorRef kt_in, TensorRef v_in) {
-  if (earlier_.empty() || earlier_[layer].kt.empty()) return;
+  if (earlier_.empty()) return;
+  Earlier& e = earlier_[layer];
+  if (!e.ends.empty()) {
+    if (layer == 0) {  // the layers of a call share a place
+      if (ends_.size() < static_cast<size_t>(kKept)) ends_.push_back(0);
+      next_end_ = ends_.size() < static_cast<size_t>(kKept) ? ends_.size() - 1 : (next_end_ + 1) % ends_.size();
+      ends_[next_end_] = cache_.length() + kt_in.size(1);
+    }
+    ops::copy_heads(cx, e.last_decay.ref().reshape({1, 1, spec_.H, 2}),
+                    e.ends.ref().narrow(1, static_cast<int64_t>(next_end_), 1));
+  }
+  if (e.kt.empty()) return;
   const int64_t N = kt_in.size(1), end = cache_.length() + N, first = std::max(cache_.length(), end - kKept);
   for (int64_t n = first; n < end;) {
     const int64_t at = n % kKept, count = std::min(end - n, kKept - at), from = n - cache_.length();
-    ops::copy_heads(cx, kt_in.narrow(1, from, count), earlier_[layer].kt.ref().narrow(1, at, count));
-    ops::copy_heads(cx, v_in.narrow(1, from, count), earlier_[layer].v.ref().narrow(1, at, count));
+    ops::copy_heads(cx, kt_in.narrow(1, from, count), e.kt.ref().narrow(1, at, count));
+    ops::copy_heads(cx, v_in.narrow(1, from, count), e.v.ref().narrow(1, at, count));
     n += count;
   }
   kept_from_ = std::max(kept_from_, end - kKept);

@@ -47,7 +47,8 @@ class Sequence {
   struct Earlier {
     Tensor kt, v;       // [1, kKept, G, K] [1, kKept, G, D]: of the last tokens, n at n % kKept, before Stage::kKeys
     Tensor decay;       // [1, H, capacity] f32: of all tokens
-    Tensor last_decay;  // [1, H, 2]
+    Tensor last_decay;  // [1, H, 2] of ops::ForgetGateForward::end
+    Tensor ends;        // [1, kKept, H, 2]: last_decay after the last calls
   };
   static constexpr int64_t kKept = 64;  // so many tokens truncate() can take back
 
@@ -63,9 +64,12 @@ class Sequence {
   // Reserves room for N tokens and determines their positions. Valid until the next call.
   Place place(int64_t N, int64_t scaling_length, const ops::Rotation&);
   void build_angles(int64_t N, const ops::Rotation&);
-  // For N more tokens: room for them, and what stands in front of them.
-  model::LayerCarry carry(Context&, size_t layer, int64_t N);
-  void keep(Context&, size_t layer, TensorRef kt_in, TensorRef v_in);  // [1, N, G, K] [1, N, G, D] of these
+  // For N more tokens: room for their decays, which become those of `acts`, and what stands in front of them.
+  model::LayerCarry carry(Context&, size_t layer, int64_t N, model::LayerActs& acts);
+  void restore_decay(int64_t length);
+  TensorRef decays(size_t layer, int64_t N) const;  // [H, S] of all tokens with N more; empty without Stage::kDecay
+  // What a layer's modifiers have made of these: kt_in [1, N, G, K], v_in [1, N, G, D].
+  void keep(Context&, size_t layer, TensorRef kt_in, TensorRef v_in);
   ops::DecodeFar far_side(const model::AttentionInputs&, int64_t N) const;
   ops::DecodeFar global_side(const model::Positions&) const;
 
@@ -80,6 +84,8 @@ class Sequence {
   model::Positions globals_at_;
   std::vector<Earlier> earlier_;  // one per layer; empty without modifiers
   int64_t kept_from_ = 0;         // the first token of which kt and v are kept
+  std::vector<int64_t> ends_;     // the tokens after each call of Earlier::ends, and where the next goes
+  size_t next_end_ = 0;
 };
 
 }  // namespace coca::infer

@@ -90,6 +90,12 @@ void check_sequence(const Site& at, const DecodeAttentionOptions& options, const
     check_heads(at, "far q", a.far.q, a.q.shape);
   }
   if (options.score != Score::kDot) check_angles(a, x);
+  if (a.decay.empty()) return;
+  check_dtype(at, "decay", a.decay, DType::kF32);
+  COCA_CHECK(a.decay.shape == Dims({x.H, S}) && (S == 1 || a.decay.stride(1) == 1),
+             "[decode_attention] decay {} must be [{}, {}] with an innermost stride of 1", a.decay.shape.text(), x.H,
+             S);
+  COCA_CHECK(a.far.tokens == 0, "[decode_attention] decay cannot be combined with far tokens");
 }
 
 void check_decode(const Site& at, const DecodeAttentionOptions& options, const DecodeAttention& all) {

@@ -94,9 +94,12 @@ struct DecodeSequence {
   const KeyAngles* angles = nullptr;  // of at least S tokens: evenly spaced positions
   RopeRows key_rows;                  // or [1, S, R/2]: any positions
   KvView cache;                       // S = length tokens, keys W, values D
-  DecodeFar far;                      // with a window only
-  MutTensorRef o;                     // [1, N, H, D] written, same type as q
-  MutTensorRef lse;                   // [1, H, N] f32 written, as in attention.h; empty: not wanted
+  // Cumulative log forget gates as in attention.h: [H, S] f32, innermost stride 1, of the cache's tokens; empty: none.
+  // Not with far tokens.
+  TensorRef decay;
+  DecodeFar far;     // with a window only
+  MutTensorRef o;    // [1, N, H, D] written, same type as q
+  MutTensorRef lse;  // [1, H, N] f32 written, as in attention.h; empty: not wanted
 };
 
 // Sequences of any lengths and numbers of queries, at least one each. They have H, E, R, the type of q and the layout

@@ -345,6 +345,10 @@ HWY_NOINLINE void page_rows(const DecodeParams& p, const DecodeTask& t, int64_t 
   for (int r = 0; r < kRows; ++r) {
     float* row = scores + r * kKvPage;
     const int64_t seen = t.seen[r0 + r];
+    if (t.decays) {
+      const float *decay = t.decays[r0 + r], own = decay[seen - 1];
+      for (int64_t c = 0; c < std::min(columns, seen - token); ++c) row[c] += own - decay[token + c];
+    }
     if (t.slopes) {  // -slope (m - n)
       const int64_t m = t.places ? t.places[r0 + r] : seen - 1;
       const int64_t most = p.most_distance > 0 ? p.most_distance : std::numeric_limits<int64_t>::max();

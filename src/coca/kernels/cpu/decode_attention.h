@@ -48,10 +48,12 @@ struct DecodeTask {
   const int64_t* seen = nullptr;    // [rows], not decreasing
   const float* slopes = nullptr;    // [rows] ALiBi slopes or null
   const int64_t* places = nullptr;  // [rows] position of each row for ALiBi; null: seen[r] - 1
-  int64_t begin = 0, end = 0;       // tokens; begin is a multiple of a page
-  float* o = nullptr;               // [rows, decode_padded(D)] written: sum of exp(score - max) v
-  float* max = nullptr;             // [rows] written: largest score, -inf without visible tokens
-  float* sum = nullptr;             // [rows] written: sum of exp(score - max)
+  // [rows] forget gates: cumulative decays of the tokens as the row's head has them, its own at seen[r] - 1; or null
+  const float* const* decays = nullptr;
+  int64_t begin = 0, end = 0;  // tokens; begin is a multiple of a page
+  float* o = nullptr;          // [rows, decode_padded(D)] written: sum of exp(score - max) v
+  float* max = nullptr;        // [rows] written: largest score, -inf without visible tokens
+  float* sum = nullptr;        // [rows] written: sum of exp(score - max)
 };
 
 inline int64_t decode_padded(int64_t D) { return (D + 15) / 16 * 16; }  // whole vectors on every target

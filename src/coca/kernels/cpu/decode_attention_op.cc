@@ -245,6 +245,8 @@ void run_task(const Plan& plan, int64_t task, float* state, float* work) {
   const int64_t range = task % plan.ranges - (far ? near_ranges : 0);
   const DecodeParams& p = side.p;
   int64_t seen[kTaskRows], places[kTaskRows];
+  const float* decays[kTaskRows];
+  const TensorRef decay = plan.a.decay;
   float* queries = work;
   float* slopes = queries + plan.most_rows * p.query_floats();
   float* heads = slopes + plan.most_rows;
@@ -254,6 +256,7 @@ void run_task(const Plan& plan, int64_t task, float* state, float* work) {
     const int64_t r = chunk * kTaskRows + i, n = r / shape.group, h = g * shape.group + r % shape.group;
     prepare_row(plan, side, n, h, heads, queries + i * p.query_floats());
     seen[i] = side.sees_all ? side.tokens : std::clamp<int64_t>(plan.S - plan.N + n + 1 - side.hidden, 0, side.tokens);
+    if (!decay.empty()) decays[i] = decay.as<float>() + h * decay.stride(0);
     if (shape.slopes.empty()) continue;
     slopes[i] = shape.slopes.as<float>()[h];
     const int64_t m = plan.S - plan.N + n + side.forgotten;
@@ -268,6 +271,7 @@ void run_task(const Plan& plan, int64_t task, float* state, float* work) {
                 .seen = seen,
                 .slopes = shape.slopes.empty() ? nullptr : slopes,
                 .places = places,
+                .decays = decay.empty() ? nullptr : decays,
                 .begin = range * plan.range,
                 .end = std::min(side.tokens, (range + 1) * plan.range),
                 .o = state,

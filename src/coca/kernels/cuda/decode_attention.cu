@@ -46,7 +46,9 @@ struct Side {
 struct Sequence {
   void* o = nullptr;
   int64_t o_n = 0, o_h = 0;
-  float* lse = nullptr;  // [H, N]; null: not wanted
+  float* lse = nullptr;          // [H, N]; null: not wanted
+  const float* decay = nullptr;  // [H, S] forget gates, or null
+  int64_t decay_h = 0;
   int64_t N = 0, S = 0, range = 0, ranges = 0;
   int64_t first_row = 0;    // of this sequence among the rows of the call, N H each
   int64_t first_state = 0;  // of its partial results
@@ -252,6 +254,10 @@ __global__ void attend_kernel(Call c) {
           sizeof(K) == 1 ? *reinterpret_cast<const float*>(run + c.layout.key_scale_at(in_page)) : 1.0f;
       for (int r = 0; r < rows; ++r) {
         score[r] *= key_scale;
+        if (s.decay) {
+          const float* decay = s.decay + row_of(c, g, first_row + r).h * s.decay_h;
+          score[r] += decay[place[r]] - decay[token];
+        }
         if (c.slopes) {
           int64_t distance = place[r] - token;
           if (side.most_distance > 0 && distance > side.most_distance) distance = side.most_distance;
@@ -393,6 +399,7 @@ Sequence sequence_of(Context& cx, const ops::DecodeAttentionOptions& o, const op
   s.o = a.o.data, s.o_n = a.o.stride(1), s.o_h = a.o.stride(2);
   s.lse = a.lse.empty() ? nullptr : a.lse.as<float>();
   s.N = a.q.size(1), s.S = a.cache.length;
+  if (!a.decay.empty()) s.decay = a.decay.as<float>(), s.decay_h = a.decay.stride(0);
   // Ranges from the shape of this sequence alone.
   const int64_t wanted = std::max(kRangeTokens, s.S / kMostRanges);
   s.range = (wanted + kKvPage - 1) / kKvPage * kKvPage;

@@ -62,6 +62,7 @@ struct DecodeSide {
   int64_t tokens = 0;        // the first tokens of the cache
   TensorView<const T, 4> q;  // [B, N, H, E]
   Angle key_cos, key_sin;
+  TensorView<const T, 3> decay{}, query_decay{};  // [B, H, tokens] [B, H, N], as in ref/attention.h
 };
 
 // keys [B, S, G, W], v [B, S, G, D], o [B, N, H, D] and lse [B, H, N] (may be empty) written.
@@ -82,16 +83,22 @@ void decode_attention(std::span<const DecodeSide<T>> sides, const DecodeKeys& ho
                           out.data() + ((b * side.tokens + n) * G + g) * E);
       }
     const TensorView<const T, 4> turned{out.data(), {B, side.tokens, G, E}, {side.tokens * G * E, G * E, E, 1}};
-    parts.push_back({side.spec, side.q, turned});
+    parts.push_back(
+        {.spec = side.spec, .q = side.q, .k = turned, .decay = side.decay, .query_decay = side.query_decay});
   }
   attention_forward<T>(parts, v, o, lse);
 }
 
-// All tokens, cos(b, s, j) and sin(b, s, j) those of token s.
+// All tokens, cos(b, s, j) and sin(b, s, j) those of token s. decay [B, H, S]; empty: none.
 template <typename T, typename Cos, typename Sin>
 void decode_attention(const AttentionSpec& spec, const DecodeKeys& how, Cos cos, Sin sin, TensorView<const T, 4> q,
-                      TensorView<const T, 4> keys, TensorView<const T, 4> v, TensorView<T, 4> o, TensorView<T, 3> lse) {
-  const DecodeSide<T> all{.spec = spec, .tokens = keys.size(1), .q = q, .key_cos = cos, .key_sin = sin};
+                      TensorView<const T, 4> keys, TensorView<const T, 4> v, TensorView<T, 4> o, TensorView<T, 3> lse,
+                      TensorView<const T, 3> decay = {}) {
+  DecodeSide<T> all{.spec = spec, .tokens = keys.size(1), .q = q, .key_cos = cos, .key_sin = sin, .decay = decay};
+  if (!decay.empty())
+    all.query_decay = {decay.ptr(0, 0) + (keys.size(1) - q.size(1)),
+                       {decay.size(0), decay.size(1), q.size(1)},
+                       {decay.stride(0), decay.stride(1), 1}};
   decode_attention<T>(std::span(&all, 1), how, keys, v, o, lse);
 }
 

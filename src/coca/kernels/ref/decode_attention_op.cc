@@ -41,6 +41,10 @@ DecodeSide<float> near_side(const ops::DecodeAttentionOptions& o, const ops::Dec
   if (a.far.tokens > 0 && a.far.range == ops::FarRange::kAll) side.spec.first = a.far.tokens;
   if (!o.dilation.empty()) side.spec.dilation = o.dilation.data();
   set_key_angles(side, a.angles, a.key_rows);
+  if (a.decay.empty()) return side;
+  const int64_t H = a.decay.size(0), S = a.cache.length, N = a.q.size(1), stride = a.decay.stride(0);
+  side.decay = {a.decay.as<float>(), {1, H, S}, {H * stride, stride, 1}};
+  side.query_decay = {a.decay.as<float>() + S - N, {1, H, N}, {H * stride, stride, 1}};
   return side;
 }
 
