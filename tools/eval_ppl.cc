@@ -9,11 +9,11 @@
 #include <filesystem>
 #include <limits>
 
-#include "coca/eval/perplexity_windows.h"
 #include "coca/model/windows.h"
 #include "coca/report/chart.h"
 #include "coca/report/table.h"
 #include "eval_command.h"
+#include "ppl_details.h"
 #include "ranks.h"
 #include "text_documents.h"
 
@@ -41,6 +41,7 @@ struct PplFlags : ModelFlags {
   int64_t batch_tokens = 8192;
   bool by_document = false, context_parallel = false, dry_run = false;
   std::string document_csv;
+  PplDetailFlags details;
   EvalOutputFlags output;
 
   template <class V>
@@ -73,6 +74,7 @@ struct PplFlags : ModelFlags {
     v("max_tokens", "use at most this many tokens of each document; 0: all", max_tokens);
     v("cut", "which tokens: the middle of the document, or its start", cut);
     v("max_documents", "use only this many documents, the first ones; 0: all", max_documents);
+    details.visit(v);
     v.group("Run");
     v("batch_tokens", "run windows together up to about this many tokens", batch_tokens, Least{1});
     v("context_parallel",
@@ -82,6 +84,7 @@ struct PplFlags : ModelFlags {
     output.visit(v);
     v("by_document", "print a table of the documents too", by_document);
     v("document_csv", "write one row per length and document to this file", document_csv);
+    details.visit_outputs(v);
   }
 };
 
@@ -214,54 +217,8 @@ ordered_json ppl_json(const eval::PerplexityResult& r) {
   j["seconds"] = r.seconds;
   j["tokens_per_second"] = r.tokens_per_second;
   j["peak_resident_bytes"] = r.peak_resident_bytes;
+  add_key_tokens(j, r);
   return j;
-}
-
-// One flat object per length and document, with the book's title and year if a list gives them.
-ordered_json documents_json(const std::vector<eval::PerplexityResult>& results, const Documents& documents) {
-  ordered_json list = ordered_json::array();
-  data::BookLists books;
-  for (const eval::PerplexityResult& r : results)
-    for (const eval::DocumentPerplexity& d : r.by_document) {
-      const std::string& name = documents.names[static_cast<size_t>(d.document)];
-      const data::Book book = books.find(name).value_or(data::Book{});
-      list.push_back({{"length", r.length},
-                      {"document", name},
-                      {"title", book.title},
-                      {"year", book.year ? ordered_json(*book.year) : ordered_json(nullptr)},
-                      {"tokens", d.tokens},
-                      {"windows", d.sums.windows},
-                      {"scored_tokens", d.sums.scored_tokens},
-                      {"words", d.sums.words},
-                      {"nll", number_json(d.sums.mean_nll())},
-                      {"perplexity", number_json(d.sums.perplexity())},
-                      {"word_perplexity", number_or_null(d.sums.word_perplexity())},
-                      {"bits_per_byte", number_or_null(d.sums.bits_per_byte())}});
-    }
-  return list;
-}
-
-report::Table documents_table(const ordered_json& documents) {
-  report::Table table{.title = "",
-                      .header = {"document", "year", "length", "scored tokens", "ppl", "bits/byte", "word ppl"},
-                      .rows = {},
-                      .align = {}};
-  const bool several = !documents.empty() && documents.front().contains("model");
-  if (several) table.header.insert(table.header.begin(), "model");
-  const auto number = [](const ordered_json& value) {
-    return value.is_null()     ? "-"
-           : value.is_string() ? value.get<std::string>()
-                               : report::format_number(value.get<double>());
-  };
-  for (const ordered_json& j : documents) {
-    const std::string title = j["title"];
-    table.rows.push_back({title.empty() ? j["document"].get<std::string>() : title,
-                          j["year"].is_null() ? "-" : j["year"].dump(), j["length"].dump(),
-                          grouped(j["scored_tokens"].get<int64_t>()), number(j["perplexity"]),
-                          number(j["bits_per_byte"]), number(j["word_perplexity"])});
-    if (several) table.rows.back().insert(table.rows.back().begin(), j["model"].get<std::string>());
-  }
-  return table;
 }
 
 // What the results of several models can be compared by.
@@ -289,6 +246,18 @@ void print_comparison(const std::vector<Measured>& all, const eval::Protocol& p)
       "the text: {} words; their results cannot be compared; choose text with --max-documents instead, and "
       "--max-tokens 0",
       words);
+}
+
+// What the tables of details need.
+std::vector<DetailedModel> detailed(const std::vector<Measured>& all) {
+  const std::vector<std::string> names = short_names(all);
+  std::vector<DetailedModel> models;
+  for (size_t i = 0; i < all.size(); ++i)
+    models.push_back({.name = all.size() == 1 ? "" : names[i],
+                      .method = method_text(all[i].loaded),
+                      .trained_length = all[i].loaded.model.spec.max_position,
+                      .results = &all[i].results});
+  return models;
 }
 
 std::string ppl_svg(const std::vector<Measured>& all, const eval::Protocol& protocol, const Measurement& measurement) {
@@ -391,7 +360,7 @@ void print_notes(const std::vector<eval::PerplexityResult>& results, const eval:
 }
 
 void print_all(const PplFlags& flags, const eval::Protocol& protocol, const std::vector<Measured>& all,
-               const ordered_json& documents, const Measurement& measurement) {
+               const ordered_json& documents, const FoundKeys& keys, const Measurement& measurement) {
   for (const Measured& one : all) {
     print_model_line(one.model, one.loaded);
     print_documents(one, protocol);
@@ -403,6 +372,7 @@ void print_all(const PplFlags& flags, const eval::Protocol& protocol, const std:
   print_prose(measurement.line());
   print_notes(all[0].results, protocol);
   print_comparison(all, protocol);
+  print_details(flags.details, keys, detailed(all));
   if (flags.by_document) print("\n" + table_text(documents_table(documents)));
   const std::vector<std::string> names = short_names(all);
   for (size_t i = 0; i < all.size(); ++i) {
@@ -443,7 +413,8 @@ eval::PerplexityOptions options_of(const PplFlags& flags, const eval::Protocol& 
           .id_text = {},
           .progress = {},
           .ranks = ranks(),
-          .share = flags.context_parallel ? eval::Share::kTokens : eval::Share::kWindows};
+          .share = flags.context_parallel ? eval::Share::kTokens : eval::Share::kWindows,
+          .by_position = flags.details.wants_positions() ? eval::ByPosition::kYes : eval::ByPosition::kNo};
 }
 
 // The work at each length. Throws the errors that the measurement would throw.
@@ -451,11 +422,7 @@ std::vector<Part> parts_of(const model::ModelSpec& spec, const Documents& docume
                            const eval::PerplexityOptions& options) {
   std::vector<Part> parts;
   for (const eval::PerplexityResult& r : eval::plan_perplexity(spec, documents.ids, options))
-    parts.push_back({.name = fmt::format("length {}", r.length),
-                     .tokens = r.run_tokens,
-                     .flops = static_cast<double>(r.run_tokens) * model::forward_flops_per_token(spec, r.length),
-                     .length = r.length,
-                     .units = r.run_tokens});
+    parts.push_back(ppl_part(spec, r));
   return parts;
 }
 
@@ -496,9 +463,43 @@ std::vector<Candidate> candidates_of(const PplFlags& flags) {
   return all;
 }
 
+Evaluator evaluator_of(const PplFlags& flags, const std::vector<Candidate>& candidates) {
+  ModelFlags evaluator = candidates.front().flags;
+  if (!flags.details.evaluator.empty())
+    evaluator = ModelFlags{.model = flags.details.evaluator,
+                           .tokenizer = flags.tokenizer,
+                           .adapter = "",
+                           .rope_scaling = {},
+                           .precision = flags.precision};
+  Evaluator found = load_evaluator(std::move(evaluator), flags.details);
+  for (const Candidate& one : candidates)
+    COCA_CHECK(
+        one.shape.tokenizer->fingerprint() == found.shape.tokenizer->fingerprint(),
+        "--key-tokens: {} has another tokenizer than {}, which finds the key tokens; they must be the same tokens "
+        "for all models: compare models with one tokenizer",
+        one.flags.model, found.flags.model);
+  return found;
+}
+
+FoundKeys find_keys(const PplFlags& flags, const eval::Protocol& protocol, const std::vector<Candidate>& candidates,
+                    TextReader& text) {
+  if (!flags.details.key_tokens) return {};
+  Evaluator evaluator = evaluator_of(flags, candidates);
+  const Documents& documents = text.with(*evaluator.shape.tokenizer);
+  const std::optional<model::RopeScaling> scaling = evaluator.shape.scaling;
+  return evaluator.find(documents, options_of(flags, protocol, scaling));
+}
+
 int dry_run(const PplFlags& flags, const eval::Protocol& protocol, const std::vector<Candidate>& candidates) {
   TextReader text(flags, protocol);
   double seconds = 0;
+  if (flags.details.key_tokens) {
+    const Evaluator evaluator = evaluator_of(flags, candidates);
+    const std::vector<Part> parts =
+        evaluator.parts(text.with(*evaluator.shape.tokenizer), options_of(flags, protocol, evaluator.shape.scaling));
+    seconds += print_eval_work(evaluator.flags, evaluator.shape.spec, parts, flags.batch_tokens);
+    print("\n");
+  }
   for (const Candidate& one : candidates)
     seconds += naming(flags, one.flags.model, [&] {
       const std::vector<Part> parts =
@@ -511,10 +512,11 @@ int dry_run(const PplFlags& flags, const eval::Protocol& protocol, const std::ve
 }
 
 // Adds the model and appends its results length by length.
-void measure(const PplFlags& flags, const eval::Protocol& protocol, Candidate& one, TextReader& text,
-             std::vector<Measured>& all) {
+void measure(const PplFlags& flags, const eval::Protocol& protocol, const FoundKeys& keys, Candidate& one,
+             TextReader& text, std::vector<Measured>& all) {
   const Documents& documents = text.with(*one.shape.tokenizer);
   eval::PerplexityOptions options = options_of(flags, protocol, one.shape.scaling);
+  if (keys.rule) options.key_tokens = &keys.tokens;
   WorkShare share(parts_of(one.shape.spec, documents, options));
   Measured& m =
       all.emplace_back(Measured{.model = one.flags.model, .loaded = load_with_flags(one.flags, std::move(one.shape))});
@@ -558,7 +560,7 @@ std::vector<std::string> missing_of(const PplFlags& flags, const eval::Protocol&
 }
 
 // One model keeps its usual format. Several models are in a list, and each row names its model.
-ordered_json all_json(PplFlags& flags, eval::Protocol protocol, const std::vector<Measured>& all,
+ordered_json all_json(PplFlags& flags, eval::Protocol protocol, const std::vector<Measured>& all, const FoundKeys& keys,
                       const Measurement& measurement) {
   ordered_json options = result_options(flags);
   const bool several = all.size() > 1 || flags.models.items.size() > 1;
@@ -574,8 +576,10 @@ ordered_json all_json(PplFlags& flags, eval::Protocol protocol, const std::vecto
     }
   }
   json["protocol"] = io::options_to_json(protocol);
+  if (keys.rule) json["key_tokens"] = keys_json(keys);
   measurement.mark(json);
   json["results"] = json["documents"] = ordered_json::array();
+  if (flags.details.wants_positions()) json["positions"] = ordered_json::array();
   const auto add = [&](const char* list, const Measured& one, const ordered_json& row) {
     ordered_json named;
     if (several) named["model"] = one.model;
@@ -585,21 +589,26 @@ ordered_json all_json(PplFlags& flags, eval::Protocol protocol, const std::vecto
   for (const Measured& one : all) {
     for (const eval::PerplexityResult& r : one.results) add("results", one, ppl_json(r));
     for (const ordered_json& row : one.documents) add("documents", one, row);
+    for (const ordered_json& row : positions_json(one.results)) add("positions", one, row);
   }
   return json;
 }
 
 int run_ppl(PplFlags& flags) {
   check_outputs(flags.output);
+  check_details(flags.details);
   std::vector<Candidate> candidates = candidates_of(flags);
   const auto shortest =
       std::ranges::min_element(candidates, {}, [](const Candidate& one) { return one.shape.spec.max_position; });
   const eval::Protocol protocol = protocol_from(flags, shortest->shape.spec.max_position);
   if (flags.dry_run) return dry_run(flags, protocol, candidates);
   std::vector<Measured> all;
+  FoundKeys keys;
   Measurement measurement([&] {
     TextReader text(flags, protocol);
-    for (Candidate& one : candidates) naming(flags, one.flags.model, [&] { measure(flags, protocol, one, text, all); });
+    keys = find_keys(flags, protocol, candidates, text);
+    for (Candidate& one : candidates)
+      naming(flags, one.flags.model, [&] { measure(flags, protocol, keys, one, text, all); });
   });
   if (measurement.partial()) measurement.missing = missing_of(flags, protocol, all);
   std::erase_if(all, [](const Measured& one) { return one.results.empty(); });
@@ -608,15 +617,16 @@ int run_ppl(PplFlags& flags) {
     for (const eval::PerplexityResult& r : one.results)
       measurement.check(r.value(protocol.average),
                         fmt::format("length {}{}", r.length, all.size() == 1 ? "" : " of " + one.model));
-  const ordered_json json = all_json(flags, protocol, all, measurement);
+  const ordered_json json = all_json(flags, protocol, all, keys, measurement);
   return measurement.report([&] {
-    print_all(flags, protocol, all, json["documents"], measurement);
+    print_all(flags, protocol, all, json["documents"], keys, measurement);
     write_each(
         {[&] { write_outputs(flags.output, json, "results", [&] { return ppl_svg(all, protocol, measurement); }); },
          [&] {
            if (!json["documents"].empty())
              write_outputs(OutputFlags{.json = "", .csv = flags.document_csv}, json, "documents");
-         }});
+         },
+         [&] { write_positions(flags.details, json, detailed(all), measurement); }});
   });
 }
 
@@ -626,7 +636,8 @@ void add_eval_ppl(CLI::App& eval_app, Action* action) {
   add_command<PplFlags>(
       eval_app, action, "ppl", "Perplexity by window length, under a named protocol",
       "Example: coca eval ppl --model out/model --text books --protocol yarn --lengths 512,1024,2048 "
-      "--rope-scaling dynamic --factor 4; with --model A --model B both stand in one table and one plot",
+      "--rope-scaling dynamic --factor 4; with --model A --model B both stand in one table and one plot; --key-tokens "
+      "adds LongPPL, --by-position the loss by position in the window",
       run_ppl);
 }
 

@@ -10,9 +10,11 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <mutex>
 
 #include "coca/base/stop.h"
 #include "coca/dist/thread_group.h"
+#include "coca/eval/key_tokens.h"
 #include "support/numerics.h"
 #include "support/reference_decoder.h"
 #include "support/tiny_model.h"
@@ -379,6 +381,202 @@ TEST(Perplexity, MistakesAreNamed) {
       },
       message("text: of 2 documents none has two tokens"));
   EXPECT_THAT([&] { run(m, {{5, 23, 1}}, {.protocol = {.lengths = {8}}}); }, message("23"));
+}
+
+TEST(TargetLosses, RangesOfContextAreTwoAnOctave) {
+  EXPECT_EQ(context_bounds(1), (std::vector<int64_t>{1, 2}));
+  EXPECT_EQ(context_bounds(5), (std::vector<int64_t>{1, 2, 3, 4, 6}));
+  EXPECT_EQ(context_bounds(7), (std::vector<int64_t>{1, 2, 3, 4, 6, 8}));
+  EXPECT_EQ(context_bounds(16), (std::vector<int64_t>{1, 2, 3, 4, 6, 8, 12, 16, 17}));
+}
+
+// Mean 8 / 4 = 2; the groups are off by -2 and 2, so the half width is 12.706 sqrt(2 (4 + 4)) / 4.
+TEST(TargetLosses, IntervalOverDocumentsByHand) {
+  const GroupedMean m = mean_over_groups(std::vector<GroupSum>{{2, 2}, {0, 0}, {6, 2}});
+  EXPECT_EQ(m.items, 4);
+  EXPECT_EQ(m.groups, 2);
+  EXPECT_DOUBLE_EQ(m.mean, 2);
+  EXPECT_NEAR(m.interval.value().low, 2 - student_t(1), 1e-12);
+  EXPECT_NEAR(m.interval.value().high, 2 + student_t(1), 1e-12);
+  EXPECT_FALSE(mean_over_groups(std::vector<GroupSum>{{2, 2}, {0, 0}}).interval);
+  EXPECT_TRUE(std::isnan(mean_over_groups({}).mean));
+}
+
+// The nll of every target of one window, by the reference; [0] has one token of context.
+std::vector<double> window_losses(const TinyModel& m, std::vector<int32_t> ids) {
+  test::ReferenceDecoder<double> exact(m.spec, m.params);
+  const std::vector<double> logits = exact.run(ids, static_cast<int64_t>(ids.size()));
+  std::vector<double> losses;
+  for (size_t i = 1; i < ids.size(); ++i)
+    losses.push_back(test::reference_nll(logits.data() + static_cast<int64_t>(i - 1) * m.spec.V, m.spec.V, ids[i]));
+  return losses;
+}
+std::vector<double> window_losses(const TinyModel& m, const std::vector<int32_t>& ids, int64_t begin, int64_t end) {
+  return window_losses(m, {ids.begin() + begin, ids.begin() + end});
+}
+// Losses of at most about 8 from logits up to 16: sqrt(800) eps 16, as in NothingDependsOnTheBatch.
+constexpr double kLossError = 5e-5;
+
+// Windows [0, 8), [4, 12) and [8, 14) of one document, [0, 5) of another; the targets that are not scored count too.
+TEST(TargetLosses, ByPositionAreTheMeansOverAllWindows) {
+  const TinyModel m(test::tiny_llama(AttentionKind::kCocaSlack));
+  const Documents documents = documents_of(m, {14, 5});
+  PerplexityOptions options{.protocol = {.lengths = {8}, .stride = 4}};
+  const PerplexityResult plain = run(m, documents, options).at(0);
+  EXPECT_TRUE(plain.positions.empty());
+  options.by_position = ByPosition::kYes;
+  const PerplexityResult r = run(m, documents, options).at(0);
+  EXPECT_EQ(r.nll, plain.nll);  // the same bits
+  const std::vector<double> a = window_losses(m, documents[0], 0, 8), b = window_losses(m, documents[0], 4, 12),
+                            c = window_losses(m, documents[0], 8, 14), d = window_losses(m, documents[1], 0, 5);
+  ASSERT_EQ(r.positions.size(), 5u);  // 1, 2, 3, 4-5, 6-7
+  EXPECT_EQ(r.positions[0].from, 1);
+  EXPECT_EQ(r.positions[0].to, 1);
+  EXPECT_EQ(r.positions[0].loss.items, 4);
+  EXPECT_EQ(r.positions[0].loss.groups, 2);
+  EXPECT_NEAR(r.positions[0].loss.mean, (a[0] + b[0] + c[0] + d[0]) / 4, kLossError);
+  EXPECT_EQ(r.positions[3].from, 4);
+  EXPECT_EQ(r.positions[3].to, 5);
+  EXPECT_EQ(r.positions[3].loss.items, 7);
+  EXPECT_NEAR(r.positions[3].loss.mean, (a[3] + a[4] + b[3] + b[4] + c[3] + c[4] + d[3]) / 7, kLossError);
+  EXPECT_EQ(r.positions[4].loss.items, 4);
+  EXPECT_EQ(r.positions[4].loss.groups, 1);
+  EXPECT_FALSE(r.positions[4].loss.interval);
+  EXPECT_NEAR(r.positions[4].loss.mean, (a[5] + a[6] + b[5] + b[6]) / 4, kLossError);
+}
+
+// A bos is a token of context, so that the document's first token has one.
+TEST(TargetLosses, BosCountsAsContext) {
+  TinyModel m(test::tiny_llama(AttentionKind::kRope));
+  m.spec.bos_id = 7;
+  const Documents documents = documents_of(m, {12});
+  for (const BosPlace place : {BosPlace::kEveryWindow, BosPlace::kTextStart}) {
+    const PerplexityResult r = run(m, documents,
+                                   {.protocol = {.lengths = {16}, .stride = 16, .bos_place = place},
+                                    .by_position = ByPosition::kYes,
+                                    .keep_losses = KeepLosses::kYes})
+                                   .at(0);
+    std::vector<int32_t> ids = documents[0];
+    ids.insert(ids.begin(), 7);
+    const std::vector<double> exact = window_losses(m, ids);
+    EXPECT_EQ(r.positions.at(0).loss.items, 1);
+    EXPECT_NEAR(r.positions.at(0).loss.mean, exact[0], kLossError);
+    ASSERT_EQ(r.losses.size(), 1u);
+    EXPECT_EQ(r.losses[0].first_target, 0);  // whether or not the bos is in the text
+    ASSERT_EQ(r.losses[0].nll.size(), 12u);
+    for (size_t i = 0; i < 12; ++i) EXPECT_NEAR(r.losses[0].nll[i], exact[i], kLossError);
+  }
+}
+
+TEST(KeyTokens, AreThoseThatTheLongContextPredictsBetter) {
+  const TinyModel m(test::tiny_llama(AttentionKind::kCocaSlack));
+  const Documents documents = documents_of(m, {30, 9});
+  const KeyTokenRule rule{.long_context = 16, .short_context = 4, .gain = 0.05, .least = -3.2};
+  Context cx;
+  int64_t done = 0, total = 0;
+  PerplexityOptions options;
+  options.progress = [&](const PerplexityProgress& p) {
+    EXPECT_GT(p.done_tokens, done);
+    done = p.done_tokens;
+    total = p.total_tokens;
+  };
+  const KeyTokens keys = find_key_tokens(cx, m.spec, m.params.weights(), documents, options, rule);
+  EXPECT_EQ(done, total);
+  EXPECT_EQ(keys.compared, 29 + 8);
+  int64_t found = 0, apart = 0;
+  for (size_t d = 0; d < documents.size(); ++d) {
+    const auto N = static_cast<int64_t>(documents[d].size());
+    const auto loss = [&](int64_t token, int64_t window, int64_t stride) {
+      int64_t begin = 0;
+      while (begin + window <= token) begin += stride;
+      return window_losses(m, documents[d], begin, token + 1).back();
+    };
+    for (int64_t i = 1; i < N; ++i) {
+      const double far = loss(i, 16, 4), near = loss(i, 4, 2);
+      const bool key = near - far > rule.gain && -far > rule.least;
+      found += keys.holds(static_cast<int64_t>(d), i);
+      if (std::abs(near - far - rule.gain) < 2 * kLossError || std::abs(far + rule.least) < kLossError) continue;
+      ++apart;
+      EXPECT_EQ(keys.holds(static_cast<int64_t>(d), i), key) << d << " " << i << " " << near << " " << far;
+    }
+  }
+  EXPECT_EQ(keys.found, found);
+  EXPECT_GT(found, 0);
+  EXPECT_LT(found, apart);
+  EXPECT_GT(apart, 30);
+  EXPECT_FALSE(keys.holds(0, 0));
+  EXPECT_FALSE(keys.holds(1, 100));
+  EXPECT_FALSE(keys.holds(5, 1));
+}
+
+// Tokens 3 and 6 of one document and 2 of another: their mean, over windows of 8 with stride 4.
+TEST(KeyTokens, LongPerplexityIsOverThemAlone) {
+  const TinyModel m(test::tiny_llama(AttentionKind::kRope));
+  const Documents documents = documents_of(m, {10, 5});
+  const KeyTokens keys{.of_document = {{0, {false, false, false, true, false, false, true}}, {1, {false, false, true}}},
+                       .compared = 13,
+                       .found = 3};
+  const PerplexityOptions options{.protocol = {.lengths = {8}, .stride = 4}, .key_tokens = &keys};
+  const PerplexityResult r = run(m, documents, options).at(0);
+  const std::vector<double> a = window_losses(m, documents[0], 0, 8), b = window_losses(m, documents[1], 0, 5);
+  ASSERT_TRUE(r.key);
+  EXPECT_EQ(r.key->loss.items, 3);
+  EXPECT_DOUBLE_EQ(r.key->share, 3.0 / 13);
+  const double first = a[2] + a[5], second = b[1], mean = (first + second) / 3;
+  EXPECT_NEAR(r.key->loss.mean, mean, kLossError);
+  EXPECT_NEAR(r.key->perplexity().value(), std::exp(mean), 1.01 * kLossError * std::exp(mean));
+  // Two groups are off by the same amount in opposite directions: sqrt(2 * 2 off^2) = 2 |off|.
+  const double half = student_t(1) * 2 * std::abs(second - mean) / 3;
+  EXPECT_NEAR(r.key->loss.interval.value().high, mean + half, (2 + 2 * student_t(1)) * kLossError);
+  const KeyTokens none;
+  const PerplexityResult without = run(m, documents, {.protocol = options.protocol, .key_tokens = &none}).at(0);
+  EXPECT_EQ(without.key->perplexity(), std::nullopt);
+  EXPECT_EQ(without.key->share, 0);
+  EXPECT_FALSE(run(m, documents, {.protocol = options.protocol}).at(0).key);
+}
+
+// Ranks that share windows, or the tokens of each, have the losses of all.
+TEST(TargetLosses, AreThoseOfOneRank) {
+  const TinyModel m(test::tiny_llama(AttentionKind::kCocaSlack));
+  const Documents documents = documents_of(m, {50, 21});
+  PerplexityOptions options{.protocol = {.lengths = {16}, .stride = 8},
+                            .batch_tokens = 32,
+                            .by_position = ByPosition::kYes,
+                            .keep_losses = KeepLosses::kYes};
+  const PerplexityResult one = run(m, documents, options).at(0);
+  for (const Share share : {Share::kWindows, Share::kTokens}) {
+    std::mutex mutex;
+    dist::run_ranks(2, [&](dist::Communicator& ranks) {
+      PerplexityOptions mine{.protocol = options.protocol,
+                             .batch_tokens = 32,
+                             .ranks = ranks,
+                             .share = share,
+                             .by_position = ByPosition::kYes,
+                             .keep_losses = KeepLosses::kYes};
+      const PerplexityResult r = run(m, documents, mine).at(0);
+      const std::lock_guard lock(mutex);
+      ASSERT_EQ(r.positions.size(), one.positions.size());
+      for (size_t i = 0; i < one.positions.size(); ++i) {
+        EXPECT_EQ(r.positions[i].loss.items, one.positions[i].loss.items);
+        EXPECT_NEAR(r.positions[i].loss.mean, one.positions[i].loss.mean, kLossError);
+      }
+      ASSERT_EQ(r.losses.size(), one.losses.size());
+      for (size_t w = 0; w < one.losses.size(); ++w) {
+        EXPECT_EQ(r.losses[w].document, one.losses[w].document);
+        EXPECT_EQ(r.losses[w].first_target, one.losses[w].first_target);
+        ASSERT_EQ(r.losses[w].nll.size(), one.losses[w].nll.size());
+        for (size_t i = 0; i < one.losses[w].nll.size(); ++i)
+          EXPECT_NEAR(r.losses[w].nll[i], one.losses[w].nll[i], kLossError);
+      }
+    });
+  }
+}
+
+TEST(KeyTokens, MistakesAreNamed) {
+  EXPECT_THAT([] { check_rule({.long_context = 8, .short_context = 1}); }, message("key_short is 1;"));
+  EXPECT_THAT([] { check_rule({.long_context = 8, .short_context = 8}); }, message("key_long is 8 and key_short 8;"));
+  EXPECT_THAT([] { check_rule({.long_context = 8, .short_context = 4, .gain = std::nan("")}); },
+              message("key_gain is nan;"));
 }
 
 }  // namespace

@@ -396,10 +396,10 @@ TEST_F(Study, PasskeysAreTaughtFirstForAtMostAThirdOfTheSteps) {
 // Quantiles of Student's t as in published tables, and an interval computed by hand: 1, 2, 6 have mean 3, deviation
 // sqrt(7), and half width 4.302653 sqrt(7 / 3).
 TEST(SeedMeans, StudentsInterval) {
-  EXPECT_NEAR(student_t(1), 12.7062, 5e-5);
-  EXPECT_NEAR(student_t(11), 2.200985, 2e-5);
-  EXPECT_NEAR(student_t(30), 2.0423, 5e-5);
-  EXPECT_NEAR(student_t(1000000), 1.9600, 5e-5);
+  EXPECT_NEAR(eval::student_t(1), 12.7062, 5e-5);
+  EXPECT_NEAR(eval::student_t(11), 2.200985, 2e-5);
+  EXPECT_NEAR(eval::student_t(30), 2.0423, 5e-5);
+  EXPECT_NEAR(eval::student_t(1000000), 1.9600, 5e-5);
   const SeedMean m = mean_over_seeds({1, 2, 6});
   EXPECT_EQ(m.n, 3);
   EXPECT_DOUBLE_EQ(m.mean, 3);

@@ -287,20 +287,6 @@ data::PasskeyPrompt published_prompt(const PasskeyProtocol& p, int64_t garbage, 
 
 }  // namespace
 
-Interval wilson_interval_of_mean(double mean, int64_t trials) {
-  COCA_CHECK(trials >= 1 && mean >= 0 && mean <= 1, "wilson interval: mean {} of {}", mean, trials);
-  constexpr double z = 1.959963984540054;  // the normal distribution's 97.5 % quantile
-  const auto n = static_cast<double>(trials);
-  const double z2 = z * z / n, middle = (mean + z2 / 2) / (1 + z2),
-               half = z * std::sqrt(mean * (1 - mean) / n + z2 / (4 * n)) / (1 + z2);
-  return {mean == 0 ? 0.0 : std::max(0.0, middle - half), mean == 1 ? 1.0 : std::min(1.0, middle + half)};
-}
-
-Interval wilson_interval(int64_t successes, int64_t trials) {
-  COCA_CHECK(trials >= 1 && successes >= 0 && successes <= trials, "wilson interval: {} of {}", successes, trials);
-  return wilson_interval_of_mean(static_cast<double>(successes) / static_cast<double>(trials), trials);
-}
-
 PasskeyPlan plan_passkey(const text::Tokenizer& tokenizer, const PasskeyOptions& o, std::optional<int32_t> bos,
                          int64_t length) {
   const PasskeyProtocol& p = o.protocol;

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "coca/dist/communicator.h"
+#include "coca/eval/interval.h"
 #include "coca/eval/passkey_protocol.h"
 #include "coca/model/params.h"
 #include "coca/tensor/context.h"
@@ -91,14 +92,5 @@ struct PasskeyPlan {
 PasskeyPlan plan_passkey(const text::Tokenizer&, const PasskeyOptions&, std::optional<int32_t> bos, int64_t length);
 PasskeyTrial make_passkey_trial(const text::Tokenizer&, const PasskeyOptions&, std::optional<int32_t> bos,
                                 const PasskeyPlan&, std::optional<double> depth, int64_t trial);
-
-// Wilson's score interval for a share at 95 %.
-struct Interval {
-  double low = 0, high = 1;
-};
-Interval wilson_interval(int64_t successes, int64_t trials);
-// The same for a mean of values from 0 to 1, treated as a share of successes. A share varies most, so the interval is
-// never too narrow.
-Interval wilson_interval_of_mean(double mean, int64_t trials);
 
 }  // namespace coca::eval

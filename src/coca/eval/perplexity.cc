@@ -5,8 +5,10 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <map>
 #include <memory>
 #include <numbers>
+#include <ranges>
 
 #include "coca/base/clock.h"
 #include "coca/base/count.h"
@@ -27,13 +29,21 @@ struct Window {
   const Text* text = nullptr;
   PerplexitySums sums;  // over its targets, filled in when it is run
   bool done = false;    // on all ranks
+  // With by_position, sums of the nll by range of context; then, where they are wanted, the nll of each target.
+  std::vector<double> details;
 };
 
 // All windows of one length, in the order of the texts.
 struct Plan {
   PerplexityResult result;
   std::vector<Window> windows;
-  int64_t front = 0;  // tokens before each window's text
+  int64_t front = 0;            // tokens before each window's text
+  int64_t lead = 0;             // of bos, before each text
+  std::vector<int64_t> bounds;  // of ranges of context, with their end; empty: not wanted
+  bool each_target = false;     // whether the nll of each is kept
+
+  size_t ranges() const { return bounds.empty() ? 0 : bounds.size() - 1; }
+  size_t details(const Window& w) const { return ranges() + (each_target ? static_cast<size_t>(w.span.targets()) : 0); }
 };
 
 void count_windows(Plan& plan) {
@@ -55,9 +65,13 @@ void count_windows(Plan& plan) {
       squares > 0 ? static_cast<double>(r.scored_tokens) * static_cast<double>(r.scored_tokens) / squares : 0;
 }
 
-Plan plan_length(const Texts& texts, const Protocol& p, int64_t W, std::optional<int32_t> bos) {
+Plan plan_length(const Texts& texts, const PerplexityOptions& o, int64_t W, std::optional<int32_t> bos) {
+  const Protocol& p = o.protocol;
   const WindowShape shape = window_shape(p, W, bos);
-  Plan plan{.front = shape.front};
+  Plan plan{.front = shape.front,
+            .lead = bos && p.bos_place != BosPlace::kEveryWindow ? 1 : 0,
+            .each_target = o.keep_losses == KeepLosses::kYes || o.key_tokens != nullptr};
+  if (o.by_position == ByPosition::kYes) plan.bounds = context_bounds(p.reach == Reach::kNext ? W : W - 1);
   PerplexityResult& r = plan.result;
   r.length = W;
   r.bos = bos;
@@ -85,7 +99,8 @@ class WindowRunner {
                std::optional<int32_t> bos)
       : cx_(cx), weights_(weights), decoder_(spec, weights), o_(o), bos_(bos) {}
 
-  void run(std::span<Window* const> batch, int64_t front) {
+  void run(std::span<Window* const> batch, const Plan& plan) {
+    const int64_t front = plan.front;
     const auto B = static_cast<int64_t>(batch.size());
     const int64_t N = batch[0]->span.tokens() + front;
     ids_.clear();
@@ -104,7 +119,7 @@ class WindowRunner {
     const TensorRef hidden = decoder_.forward(cx_, {ids_.data(), DType::kI32, {B, n}, kHost});
     for (int64_t b = 0; b < B; ++b)
       score(hidden.narrow(0, b * n, n), split ? std::span<const Chunk>(halves) : whole, *batch[static_cast<size_t>(b)],
-            front);
+            plan);
     if (split) add_over_ranks(batch);
   }
 
@@ -120,34 +135,64 @@ class WindowRunner {
 
   void add_over_ranks(std::span<Window* const> batch) {
     std::vector<double> mine;
-    for (const Window* w : batch) mine.push_back(w->sums.nll);
+    for (const Window* w : batch) {
+      mine.push_back(w->sums.nll);
+      mine.insert(mine.end(), w->details.begin(), w->details.end());
+    }
     const std::vector<double> all = dist::all_gather_values<double>(o_.ranks, mine);
-    for (size_t i = 0; i < batch.size(); ++i) {
-      batch[i]->sums.nll = 0;
-      for (size_t at = i; at < all.size(); at += batch.size()) batch[i]->sums.nll += all[at];
+    size_t i = 0;
+    const auto sum_of = [&](size_t at) {
+      double sum = 0;
+      for (; at < all.size(); at += mine.size()) sum += all[at];
+      return sum;
+    };
+    for (Window* w : batch) {
+      w->sums.nll = sum_of(i++);
+      for (double& detail : w->details) detail = sum_of(i++);
     }
   }
 
-  // The row before a target predicts it; the rows here are these chunks of the window's. Window by window, so that the
-  // batch does not decide the chunks of the loss.
-  void score(TensorRef hidden, std::span<const Chunk> held, Window& w, int64_t front) {
-    const int64_t rows = w.span.targets(), first_row = w.span.first_target - w.span.begin + front - 1;
+  // Calls take(target, nll) for the targets [first, end) whose rows are here: the row before a target predicts it, and
+  // these chunks of the window's rows are held. Window by window, so that the batch does not decide the chunks of the
+  // loss.
+  template <typename Take>
+  void each_loss(TensorRef hidden, std::span<const Chunk> held, const Window& w, int64_t front, int64_t first,
+                 int64_t end, const Take& take) {
+    const int64_t rows = end - first, first_row = first - w.span.begin + front - 1;
+    if (rows < 1) return;
     if (nll_.empty() || nll_.size(0) < rows) nll_ = Tensor({rows});
-    w.sums = {.windows = 1, .scored_tokens = rows};
     int64_t row = 0;  // in hidden, of the chunk's first
     for (const Chunk& c : held) {
       const int64_t begin = std::max(first_row, c.begin), n = std::min(first_row + rows, c.begin + c.count) - begin;
       if (n > 0) {
-        ops::lm_loss_forward(
-            cx_, {.x = hidden.narrow(0, row + begin - c.begin, n),
-                  .w = weights_.head,
-                  .targets = {w.text->ids.data() + w.span.first_target + begin - first_row, DType::kI32, {n}, kHost},
-                  .nll = nll_.ref().narrow(0, 0, n)});
+        const int64_t target = first + begin - first_row;
+        ops::lm_loss_forward(cx_, {.x = hidden.narrow(0, row + begin - c.begin, n),
+                                   .w = weights_.head,
+                                   .targets = {w.text->ids.data() + target, DType::kI32, {n}, kHost},
+                                   .nll = nll_.ref().narrow(0, 0, n)});
         const float* nll = nll_.ref().as<float>();
-        for (int64_t i = 0; i < n; ++i) w.sums.nll += static_cast<double>(nll[i]);
+        for (int64_t i = 0; i < n; ++i) take(target + i, static_cast<double>(nll[i]));
       }
       row += c.count;
     }
+  }
+
+  void score(TensorRef hidden, std::span<const Chunk> held, Window& w, const Plan& plan) {
+    w.sums = {.windows = 1, .scored_tokens = w.span.targets()};
+    w.details.assign(plan.details(w), 0);
+    const auto add_to_range = [&](int64_t target, double nll) {
+      if (plan.ranges() == 0) return;
+      const auto range = std::ranges::upper_bound(plan.bounds, target - w.span.begin + plan.front) - 1;
+      w.details[static_cast<size_t>(range - plan.bounds.begin())] += nll;
+    };
+    // Targets that do not count apart from those that do, so that these give the same bits either way.
+    if (plan.ranges() > 0)
+      each_loss(hidden, held, w, plan.front, w.span.begin + 1 - plan.front, w.span.first_target, add_to_range);
+    each_loss(hidden, held, w, plan.front, w.span.first_target, w.span.end_target, [&](int64_t target, double nll) {
+      w.sums.nll += nll;
+      add_to_range(target, nll);
+      if (plan.each_target) w.details[plan.ranges() + static_cast<size_t>(target - w.span.first_target)] = nll;
+    });
     if (!o_.id_text.empty()) {
       const TextSize size = text_size(o_.id_text, w.text->ids, w.span.first_target, w.span.end_target);
       w.sums.bytes = size.bytes;
@@ -171,6 +216,60 @@ void add(PerplexitySums& all, const PerplexitySums& more) {
   all.bytes += more.bytes;
   all.words += more.words;
   all.nll += more.nll;
+}
+
+// Every window has targets with 1, 2, ... tokens of context.
+std::vector<PositionLoss> losses_by_position(const Plan& plan) {
+  std::vector<PositionLoss> positions;
+  for (size_t i = 0; i < plan.ranges(); ++i) {
+    const int64_t from = plan.bounds[i], end = plan.bounds[i + 1];
+    std::map<int64_t, GroupSum> by_document;
+    for (const Window& w : plan.windows) {
+      GroupSum& group = by_document[w.text->document];
+      const int64_t most = w.span.end_target - 1 - w.span.begin + plan.front;
+      group.items += std::max<int64_t>(0, std::min(end, most + 1) - from);
+      group.sum += w.details[i];
+    }
+    const auto groups = std::views::values(by_document);
+    const GroupedMean loss = mean_over_groups(std::vector<GroupSum>(groups.begin(), groups.end()));
+    if (loss.items > 0) positions.push_back({.from = from, .to = end - 1, .loss = loss});
+  }
+  return positions;
+}
+
+std::span<const double> losses_of_targets(const Plan& plan, const Window& w) {
+  return std::span(w.details).subspan(plan.ranges());
+}
+
+KeyLoss key_loss(const Plan& plan, const KeyTokens& keys) {
+  std::map<int64_t, GroupSum> by_document;
+  for (const Window& w : plan.windows) {
+    GroupSum& group = by_document[w.text->document];
+    const std::span<const double> losses = losses_of_targets(plan, w);
+    for (size_t i = 0; i < losses.size(); ++i)
+      if (keys.holds(w.text->document, w.span.first_target - plan.lead + static_cast<int64_t>(i))) {
+        group.sum += losses[i];
+        ++group.items;
+      }
+  }
+  const auto groups = std::views::values(by_document);
+  KeyLoss key{.loss = mean_over_groups(std::vector<GroupSum>(groups.begin(), groups.end()))};
+  key.share = static_cast<double>(key.loss.items) / static_cast<double>(plan.result.scored_tokens);
+  return key;
+}
+
+// What is made of the losses of single targets.
+void summarise_details(Plan& plan, const PerplexityOptions& o) {
+  PerplexityResult& r = plan.result;
+  r.positions = losses_by_position(plan);
+  if (o.key_tokens) r.key = key_loss(plan, *o.key_tokens);
+  if (o.keep_losses == KeepLosses::kNo) return;
+  for (const Window& w : plan.windows) {
+    const std::span<const double> losses = losses_of_targets(plan, w);
+    r.losses.push_back({.document = w.text->document,
+                        .first_target = w.span.first_target - plan.lead,
+                        .nll = {losses.begin(), losses.end()}});
+  }
 }
 
 // Sums in the order of the documents, whatever the order in which the windows were run.
@@ -205,6 +304,24 @@ void summarise(Plan& plan, const Protocol& p) {
   r.peak_resident_bytes = peak_resident_bytes();
 }
 
+// Batch b was rank b % K's: the details of its windows are written on all others.
+void share_details(dist::Communicator& ranks, const Plan& plan, std::span<const std::vector<Window*>> batches) {
+  std::vector<double> values;
+  std::vector<size_t> owner;
+  for (size_t b = 0; b < batches.size(); ++b)
+    for (Window* w : batches[b]) {
+      w->details.resize(plan.details(*w));
+      values.insert(values.end(), w->details.begin(), w->details.end());
+      owner.resize(values.size(), b);
+    }
+  if (values.empty()) return;
+  dist::share(ranks, std::span(values), [&](size_t i) { return owner[i]; });
+  auto value = values.begin();
+  for (const std::vector<Window*>& batch : batches)
+    for (Window* w : batch)
+      for (double& detail : w->details) detail = *value++;
+}
+
 // The windows in batches of equal length, the longest first.
 std::vector<std::vector<Window*>> batches_of(Plan& plan, int64_t batch_tokens) {
   std::vector<Window*> order;
@@ -235,7 +352,7 @@ void run_plan(Plan& plan, WindowRunner& runner, const PerplexityOptions& o, Perp
   for (size_t first = 0; first < batches.size(); first += K) {
     const size_t end = std::min(first + K, batches.size()), mine = first + rank;
     const auto part = [&] {
-      if (mine < end) runner.run(batches[mine], plan.front);
+      if (mine < end) runner.run(batches[mine], plan);
     };
     if (together) {  // whose parts send messages
       if (dist::any(o.ranks, stop_requested())) throw dist::SharedError(ErrorKind::kInterrupted, stopped());
@@ -244,6 +361,7 @@ void run_plan(Plan& plan, WindowRunner& runner, const PerplexityOptions& o, Perp
       do_round(o.ranks, stopped, part);
     }
     if (!together) share_batches<Window>(o.ranks, std::span(batches).subspan(first, end - first), &Window::sums);
+    if (!together) share_details(o.ranks, plan, std::span(batches).subspan(first, end - first));
     for (size_t b = first; b < end; ++b)
       for (Window* w : batches[b]) {
         w->done = true;
@@ -277,12 +395,21 @@ Plans plan_all(const model::ModelSpec& spec, std::span<const std::vector<int32_t
   COCA_CHECK(o.batch_tokens >= 1, "batch_tokens is {}; expected at least 1", o.batch_tokens);
   Plans plans{.bos = bos_token(with_scaling(spec, o.scaling), o.protocol.bos)};
   plans.texts = make_texts(documents, o.protocol, plans.bos);
-  for (const int64_t W : o.protocol.lengths)
-    plans.lengths.push_back(plan_length(plans.texts, o.protocol, W, plans.bos));
+  for (const int64_t W : o.protocol.lengths) plans.lengths.push_back(plan_length(plans.texts, o, W, plans.bos));
   return plans;
 }
 
 }  // namespace
+
+std::vector<int64_t> context_bounds(int64_t most) {
+  std::vector<int64_t> bounds;
+  for (int64_t octave = 1; octave <= most; octave *= 2) {
+    bounds.push_back(octave);
+    if (octave > 1 && octave + octave / 2 <= most) bounds.push_back(octave + octave / 2);
+  }
+  bounds.push_back(most + 1);
+  return bounds;
+}
 
 double PerplexitySums::perplexity() const { return std::exp(mean_nll()); }
 
@@ -314,6 +441,7 @@ void perplexity(Context& cx, const model::ModelSpec& model_spec, const model::We
     const auto close = [&] {
       plan.result.seconds = watch.seconds();
       summarise(plan, o.protocol);
+      summarise_details(plan, o);
       results.push_back(std::move(plan.result));
     };
     try {

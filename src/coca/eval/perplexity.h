@@ -16,6 +16,7 @@
 
 #include "coca/dist/communicator.h"
 #include "coca/eval/perplexity_protocol.h"
+#include "coca/eval/target_losses.h"
 #include "coca/model/params.h"
 #include "coca/tensor/context.h"
 
@@ -31,6 +32,9 @@ struct PerplexityProgress {
 // model/ring_attention.h). Windows with fewer tokens than the ring has chunks are run whole by each rank.
 enum class Share : uint8_t { kWindows, kTokens };
 
+enum class ByPosition : uint8_t { kNo, kYes };
+enum class KeepLosses : uint8_t { kNo, kYes };
+
 struct PerplexityOptions {
   Protocol protocol;
   std::optional<model::RopeScaling> scaling;  // instead of the spec's
@@ -40,6 +44,9 @@ struct PerplexityOptions {
   dist::Communicator& ranks =
       dist::alone();  // who share the windows; all have the same documents, and get the same results
   Share share = Share::kWindows;
+  ByPosition by_position = ByPosition::kNo;  // all targets of a window reach the output embedding then
+  KeepLosses keep_losses = KeepLosses::kNo;
+  const KeyTokens* key_tokens = nullptr;  // find_key_tokens() of the same documents; null: not wanted
 };
 
 // Sums over the targets of windows.
@@ -80,6 +87,9 @@ struct PerplexityResult {
   std::optional<double> bits_per_byte, word_perplexity;
   int64_t words = 0;                            // of the scored tokens
   std::vector<DocumentPerplexity> by_document;  // those with a scored token; empty when documents are joined
+  std::vector<PositionLoss> positions;          // with by_position
+  std::vector<WindowLosses> losses;             // with keep_losses, of the windows in the order of the texts
+  std::optional<KeyLoss> key;                   // with key_tokens
   // Standard error of the mean nll, as a ratio over k windows treated as independent draws:
   // sqrt(k/(k-1) sum (s - n mean)^2) / sum n, where s is the sum of a window's nll and n its scored tokens.
   // Neighbouring windows of one document are alike, so it is somewhat too small. Empty for a single window.
@@ -93,7 +103,7 @@ struct PerplexityResult {
 };
 
 // One result per length, in the order of the lengths. batch_tokens changes results only by the rounding of the matrix
-// products. Logits never exist as a whole, and only scored positions reach the output embedding. Throws Error
+// products. Logits never exist as a whole, and only the positions asked for reach the output embedding. Throws Error
 // kInterrupted on a request to stop, and Error if no document has the tokens that the protocol needs.
 std::vector<PerplexityResult> perplexity(Context&, const model::ModelSpec&, const model::Weights&,
                                          std::span<const std::vector<int32_t>> documents, const PerplexityOptions&);

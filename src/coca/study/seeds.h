@@ -7,9 +7,6 @@
 
 namespace coca::study {
 
-// The 97.5 % quantile of Student's t with the given degrees of freedom, at least 1.
-double student_t(int64_t freedom);
-
 struct SeedMean {
   int64_t n = 0;
   double mean = 0, deviation = 0;
