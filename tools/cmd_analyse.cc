@@ -1,17 +1,22 @@
-// coca analyse: initial angles, attention and CoCA-specific figures of a model on a text. docs/analyse.md defines them.
+// coca analyse: initial angles, attention and CoCA-specific figures of a model on a text; with --induction, what its
+// heads do for copying. docs/analyse.md defines the figures.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <filesystem>
 
 #include "cli.h"
 #include "coca/analyse/analyse.h"
+#include "coca/analyse/induction_results.h"
 #include "coca/analyse/report.h"
 #include "coca/analyse/results.h"
 #include "coca/base/count.h"
+#include "coca/base/rng.h"
 #include "coca/base/spread.h"
+#include "coca/data/task.h"
 #include "coca/eval/protocol.h"
 #include "coca/io/fs.h"
 #include "coca/report/html.h"
+#include "coca/train/checkpoint.h"
 #include "eval_command.h"
 #include "text_documents.h"
 
@@ -27,6 +32,9 @@ struct AnalyseFlags : ModelFlags {
   int64_t max_documents = 0, length = 0, windows = 8;
   eval::Bos bos = eval::Bos::kAuto;
   analyse::AnalyseOptions options;
+  bool induction = false;
+  std::string checkpoints;
+  double slow_turn = 0.25;
   OutputFlags output;
 
   template <class V>
@@ -46,6 +54,19 @@ struct AnalyseFlags : ModelFlags {
       Least{1});
     v("dynamic_factor", "factor of dynamic NTK in that comparison; the other scalings get the multiple",
       options.borders.dynamic_factor);
+    v.group("Copying");
+    v("induction",
+      "look at what copying needs instead: heads that attend to the token before and to what followed the same token, "
+      "on repeated random tokens, and with --text on text",
+      induction);
+    v("checkpoints",
+      "with --induction, in place of --model: the --out folder of a training, whose checkpoints are "
+      "compared",
+      checkpoints);
+    v("slow_turn",
+      "with --induction: planes count as content that turn by at most this share of a circle over the trained "
+      "length",
+      slow_turn);
     output.visit(v);
     v("html", "write a report with charts to this file (charts need gnuplot)", html);
   }
@@ -111,8 +132,119 @@ void print_summary(const analyse::Analysis& a, const std::string& source) {
   }
 }
 
-int run(AnalyseFlags& flags) {
+// Windows that are a random sequence twice. No symbol stands twice in a sequence, if there are enough.
+std::vector<std::vector<int32_t>> repeated_windows(const text::Tokenizer& tokenizer, std::optional<int32_t> bos,
+                                                   int64_t length, int64_t count, int64_t seed) {
+  std::vector<int32_t> symbols = data::task_symbols(tokenizer);
+  const auto half = static_cast<size_t>((length - (bos ? 1 : 0)) / 2);
+  COCA_CHECK(symbols.size() >= 2, "the {} tokenizer has no two tokens that are printable", tokenizer.kind());
+  COCA_CHECK(half >= 2, "--length {}: a sequence of 2 tokens, repeated, takes {}", length, bos ? 5 : 4);
+  std::vector<std::vector<int32_t>> windows;
+  for (int64_t i = 0; i < count; ++i) {
+    Rng rng(static_cast<uint64_t>(seed), static_cast<uint64_t>(i));
+    std::vector<int32_t> sequence;
+    while (sequence.size() < half) {
+      for (size_t j = symbols.size() - 1; j > 0; --j) std::swap(symbols[j], symbols[rng.below(j + 1)]);
+      const auto part = static_cast<std::ptrdiff_t>(std::min(half - sequence.size(), symbols.size()));
+      sequence.insert(sequence.end(), symbols.begin(), symbols.begin() + part);
+    }
+    std::vector<int32_t>& ids = windows.emplace_back();
+    if (bos) ids.push_back(*bos);
+    for (int twice = 0; twice < 2; ++twice) ids.insert(ids.end(), sequence.begin(), sequence.end());
+  }
+  return windows;
+}
+
+// The folders of the models to look at, and their steps if they are checkpoints.
+std::vector<std::pair<std::string, std::optional<int64_t>>> induction_models(const AnalyseFlags& flags) {
+  COCA_CHECK(flags.checkpoints.empty() || flags.model.empty(), "--checkpoints and --model are given; choose one");
+  if (flags.checkpoints.empty()) return {{flags.model, std::nullopt}};
+  std::vector<std::pair<std::string, std::optional<int64_t>>> found;
+  for (const std::filesystem::path& root :
+       {train::checkpoint_root(flags.checkpoints), std::filesystem::path(flags.checkpoints)}) {
+    if (!found.empty() || !io::is_folder(root)) continue;
+    for (const auto& entry : std::filesystem::directory_iterator(root))
+      if (entry.path().filename().string().starts_with("step-"))
+        found.emplace_back(entry.path().string(), train::load_state(entry.path()).step);
+  }
+  COCA_CHECK(!found.empty(),
+             "--checkpoints {}: no checkpoint there; expected the --out folder of a training (--keep-checkpoints of it "
+             "keeps more than two)",
+             flags.checkpoints);
+  std::ranges::sort(found, {}, [](const auto& model) { return *model.second; });
+  return found;
+}
+
+analyse::InductionAnalysis induction_of(const AnalyseFlags& flags, const LoadedModel& m, std::optional<int64_t> step) {
+  const model::ModelSpec& spec = m.model.spec;
+  const std::optional<int32_t> bos = eval::bos_token(spec, flags.bos);
+  const int64_t length = flags.length > 0 ? flags.length : spec.max_position;
+  analyse::AnalyseOptions options = flags.options;
+  options.scaling = m.scaling;
+  options.slow_turn = flags.slow_turn;
+  options.shifts = {};
+  options.borders.multiples = {};
+  const auto look = [&](const std::vector<std::vector<int32_t>>& windows) {
+    return analyse::analyse(spec, m.model.params->weights(), windows, options);
+  };
+  analyse::InductionAnalysis out{
+      .step = step,
+      .random = look(repeated_windows(*m.tokenizer, bos, length, flags.windows, flags.options.seed)),
+      .text = {},
+      .slow_turn = flags.slow_turn};
+  if (!flags.text.text.empty()) {
+    const Documents documents = read_documents(flags.text, {.max_documents = flags.max_documents}, *m.tokenizer);
+    out.text = look(cut_windows(documents.ids, bos, length, flags.windows));
+  }
+  return out;
+}
+
+int run_induction(AnalyseFlags flags) {
+  const auto models = induction_models(flags);
+  std::vector<analyse::InductionAnalysis> found;
+  std::optional<LoadedModel> m;
+  std::string source;
+  report::Progress progress =
+      make_progress({.total = static_cast<int64_t>(models.size()), .unit = "models", .label = "analyse"});
+  Measurement measurement([&] {
+    for (const auto& [folder, step] : models) {
+      flags.model = folder;
+      m = load_with_flags(flags);
+      source = source_line(flags, *m, eval::bos_token(m->model.spec, flags.bos));
+      found.push_back(induction_of(flags, *m, step));
+      progress.update(static_cast<int64_t>(found.size()), folder);
+    }
+  });
+  progress.finish();
+  if (found.empty()) measurement.rethrow();
+  measurement.missing = {
+      fmt::format("{} of {}", grouped(models.size() - found.size()), counted(models.size(), "checkpoint"))};
+  const std::string name = flags.checkpoints.empty() ? models.front().first : flags.checkpoints;
+  ordered_json json = header_json(name, *m, result_options(flags));
+  measurement.mark(json);
+  json.update(analyse::to_json(found));
+  return measurement.report([&] {
+    print_prose(source + "\n" + analyse::what_was_read(found.back()) + "\n\n");
+    if (found.size() > 1) print(table_text(analyse::step_table(found)) + "\n");
+    print(table_text(analyse::head_table(found.back())) + "\n");
+    print_prose(measurement.line());
+    write_each({[&] { write_outputs(flags.output, json, "heads"); },
+                [&] {
+                  if (flags.html.empty()) return;
+                  io::write_file_atomic(flags.html, report::to_html(analyse::make_document(
+                                                        found, measurement.title("Copying in " + name), source)));
+                  print_prose(fmt::format("report: {}\n", flags.html));
+                }});
+  });
+}
+
+int run(OptionFlags& options_given, AnalyseFlags& flags) {
   check_flags(flags);
+  for (const char* flag : {"--checkpoints", "--slow-turn"})
+    options_given.check_effect(flag, flags.induction, "is about copying; add --induction, or leave the option out");
+  for (const char* flag : {"--shifts", "--multiples", "--dynamic-factor"})
+    options_given.check_effect(flag, !flags.induction, "has no part in --induction; leave one of them out");
+  if (flags.induction) return run_induction(flags);
   const LoadedModel m = load_with_flags(flags);
   const model::ModelSpec& spec = m.model.spec;
   const std::optional<int32_t> bos = eval::bos_token(spec, flags.bos);
@@ -158,8 +290,10 @@ int run(AnalyseFlags& flags) {
 void add_analyse(CLI::App& root, Action* action) {
   add_command<AnalyseFlags>(root, action, "analyse",
                             "Look inside a model: initial angles, anomalies, attention, position scalings",
-                            "--csv has a row per layer, head and plane. docs/analyse.md says what each figure is.\n"
-                            "Example: coca analyse --model out/model --text books/test --html analysis.html",
+                            "--csv has a row per layer, head and plane, with --induction per checkpoint, layer and "
+                            "head. docs/analyse.md says what each figure is.\n"
+                            "Examples: coca analyse --model out/model --text books/test --html analysis.html\n"
+                            "          coca analyse --induction --checkpoints out/run --html induction.html",
                             run);
 }
 

@@ -144,6 +144,7 @@ int tell_of_unmeasured(const study::StudyResults& results) {
 
 // Rejects options that would have no effect.
 void check_effects(const OptionFlags& flags, const study::StudyConfig& c) {
+  check_task_effects(flags, c.tasks, TaskText::kMixed);
   for (const char* flag : {"--passkey-wording", "--passkey-digits", "--passkey-trials", "--passkey-first-steps"})
     flags.check_effect(flag, c.passkey_share > 0,
                        "passkeys are neither taught nor measured with --passkey-share 0; leave the option out");
@@ -181,6 +182,9 @@ int run(const OptionFlags& flags, const Options& options) {
     print(table_text(study::passkey_digits_table(results)) + "\n");
     if (const std::string note = study::passkey_note(results); !note.empty()) print_prose(note + "\n\n");
   }
+  if (!config.tasks.tasks.empty())
+    print(table_text(study::task_table(study::task_runs(results), config.tasks.tasks, study::task_lengths(config))) +
+          "\n");
   print(table_text(study::training_table(results)) + "\n");
   print_prose(fmt::format("report: {}\nalso:   {}, {}, {}\n", files.html.string(), files.markdown.string(),
                           files.json.string(), files.csv.string()));

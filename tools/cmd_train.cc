@@ -103,15 +103,8 @@ void check_effects(const OptionFlags& flags, const train::TrainConfig& c) {
     flags.check_effect(flag, c.passkey_share > 0 || c.passkey_first_steps > 0,
                        "no passkeys are taught; add --passkey-share (such as --passkey-share 0.2), or leave the option "
                        "out");
-  for (const char* flag : {"--task-share", "--task-vocabulary", "--task-pairs", "--task-string", "--task-shifts",
-                           "--task-needles", "--task-digits", "--task-multiples", "--task-windows"})
-    flags.check_effect(flag, !c.tasks.tasks.empty(),
-                       "no task is trained; add --task (such as --task mqar), or leave the option out");
+  check_task_effects(flags, c.tasks, only_tasks(c) ? TaskText::kNone : TaskText::kMixed);
   const bool tasks = !c.tasks.tasks.empty();
-  flags.check_effect("--task-share", !tasks || !only_tasks(c),
-                     "without --text all windows are tasks; add --text, or leave the option out");
-  flags.check_effect("--task-vocabulary", !tasks || only_tasks(c),
-                     "with --text tasks are written in its tokens; leave the option out");
   for (const char* flag : {"--tokenizer", "--validation-text", "--split", "--passkey-share", "--passkey-first-steps"})
     flags.check_effect(flag, !tasks || !only_tasks(c),
                        "tasks without --text have a vocabulary of their own; add --text, or leave the option out");

@@ -97,6 +97,17 @@ void print_resumed(const std::string& out, bool found, int64_t first_step, int64
                              : fmt::format("no checkpoint in {}: starting at step 0\n", out));
 }
 
+void check_task_effects(const OptionFlags& flags, const data::TaskOptions& options, TaskText text) {
+  const bool tasks = !options.tasks.empty();
+  for (const char* flag : {"--task-share", "--task-vocabulary", "--task-pairs", "--task-string", "--task-shifts",
+                           "--task-needles", "--task-digits", "--task-multiples", "--task-windows"})
+    flags.check_effect(flag, tasks, "no task is trained; add --task (such as --task mqar), or leave the option out");
+  flags.check_effect("--task-share", text == TaskText::kMixed,
+                     "without --text all windows are tasks; add --text, or leave the option out");
+  flags.check_effect("--task-vocabulary", text == TaskText::kNone,
+                     "with --text tasks are written in its tokens; leave the option out");
+}
+
 std::string step_text(const train::StepReport& r) {
   std::string tasks;
   for (size_t i = 0; i < r.tasks.size(); ++i) {

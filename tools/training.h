@@ -115,6 +115,10 @@ std::string steps_text(int64_t done, int64_t steps, int64_t step_tokens);  // "1
 // found: whether `out` held a run, as resume_options() says.
 void print_resumed(const std::string& out, bool found, int64_t first_step, int64_t steps);
 
+// Rejects options about tasks that would have no effect.
+enum class TaskText : uint8_t { kNone, kMixed };
+void check_task_effects(const OptionFlags&, const data::TaskOptions&, TaskText);
+
 // Loss, learning rate, gradient norm and speed, and the validation, the exam and skipped steps if any.
 std::string step_text(const train::StepReport&);
 // shared: number of documents that occur in both training and validation text.

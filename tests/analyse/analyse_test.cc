@@ -13,6 +13,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "coca/analyse/induction_results.h"
 #include "coca/analyse/report.h"
 #include "coca/analyse/results.h"
 #include "coca/base/stop.h"
@@ -186,6 +187,83 @@ TEST_P(AnalyseOfSpec, CountsAndReportsOfEveryModel) {
   EXPECT_EQ(layer_table(a).rows.size(), static_cast<size_t>(s.L) + 1);
   EXPECT_EQ(a.borders.empty(), !model::uses_rotary(s.attention));
   EXPECT_FALSE(findings(a).empty());
+}
+
+// Ids with repeats: by plain loops over the whole attention of every head.
+TEST(Induction, ScoresAreThoseOfTheWholeAttention) {
+  for (const model::ModelSpec& s :
+       {test::tiny_neox(model::AttentionKind::kCocaStrict), test::tiny_llama(model::AttentionKind::kRope)}) {
+    test::TinyModel m(s);
+    const std::vector<int32_t> ids = {4, 9, 2, 2, 4, 9, 17, 2, 4, 4, 9, 1};
+    const Windows windows{ids};
+    const Analysis a = analyse(m.spec, m.params.weights(), windows, everything());
+    for_each_layer(m, ids, [&](int64_t layer, LayerTrace& t) {
+      for (int64_t h = 0; h < s.H; ++h) {
+        double previous = 0, induction = 0, duplicate = 0;
+        int64_t repeats = 0;
+        for (int64_t i = 1; i < kN; ++i) {
+          std::vector<double> p;
+          double sum = 0;
+          for (int64_t n = 0; n <= i; ++n) {
+            p.push_back(std::exp(dot(t["q_eff"].ptr(0, i, h), t["k_eff"].ptr(0, n, h / (s.H / s.G)), s.D) /
+                                 std::sqrt(static_cast<double>(s.D))));
+            sum += p.back();
+          }
+          const auto at = [&](int64_t n) { return p[static_cast<size_t>(n)] / sum; };
+          previous += at(i - 1);
+          int64_t earlier = i - 1;
+          while (earlier >= 0 && ids[static_cast<size_t>(earlier)] != ids[static_cast<size_t>(i)]) --earlier;
+          if (earlier < 0 || earlier == i - 1) continue;
+          ++repeats;
+          induction += at(earlier + 1);
+          duplicate += at(earlier);
+        }
+        const InductionStats& got = a.head(layer, h).induction;
+        EXPECT_EQ(got.rows, kN - 1);
+        EXPECT_EQ(got.repeats, repeats);
+        EXPECT_NEAR(got.previous, previous, 1e-9);
+        EXPECT_NEAR(got.induction, induction, 1e-9);
+        EXPECT_NEAR(got.duplicate, duplicate, 1e-9);
+      }
+    });
+  }
+}
+
+// The sign constraint: a collinear plane is one channel, an ordinary one two. Strict and tied heads prefer distance 0.
+TEST(Induction, ReachIsBoundedByTheForm) {
+  for (const test::NamedSpec& named : test::rotary_specs()) {
+    test::TinyModel m(named.spec);
+    AnalyseOptions options = everything();
+    options.slow_turn = 0.25;
+    const InductionAnalysis a{.step = 40,
+                              .random = analyse(m.spec, m.params.weights(), two_windows(m.spec), options),
+                              .text = {},
+                              .slow_turn = 0.25};
+    const auto slow = slow_planes(m.spec, a.random.rotation, 0.25);
+    const auto planes = static_cast<double>(std::ranges::count(slow, 1));
+    EXPECT_GT(planes, 0) << named.name;
+    const bool strict = has_collinear_planes(m.spec) && model::collinear_options(m.spec).kind != ops::Collinear::kSlack;
+    for (int64_t layer = 0; layer < m.spec.L; ++layer)
+      for (int64_t h = 0; h < m.spec.H; ++h) {
+        const HeadReach r = head_reach(a, layer, h);
+        EXPECT_GE(r.channels, 1 - 1e-6) << named.name;
+        EXPECT_LE(r.channels, r.most_channels * (1 + 1e-5)) << named.name;  // vectors are floats, 6e-8 each
+        EXPECT_TRUE(r.slow_share >= 0 && r.slow_share <= 1) << named.name;
+        if (m.spec.R == m.spec.D && m.spec.has_positions(static_cast<size_t>(layer))) {
+          EXPECT_EQ(r.most_channels, planes * (has_collinear_planes(m.spec) ? 1 : 2)) << named.name;
+        }
+        if (strict) {
+          EXPECT_EQ(r.distance.best, 0) << named.name;
+          EXPECT_LT(r.distance.previous, 0.5) << named.name;
+        }
+      }
+    const nlohmann::ordered_json j = to_json(std::vector{a, a});
+    EXPECT_EQ(j["heads"].size(), static_cast<size_t>(2 * m.spec.L * m.spec.H));
+    EXPECT_EQ(j["heads"][0]["step"], 40);
+    EXPECT_EQ(head_table(a).rows.size(), static_cast<size_t>(m.spec.L * m.spec.H));
+    EXPECT_EQ(step_table({a, a}).rows.size(), 2U);
+    EXPECT_EQ(step_chart({a, a}).series.at(0).x.size(), 2U);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Specs, AnalyseOfSpec, testing::ValuesIn(test::all_specs()), test::spec_test_name);

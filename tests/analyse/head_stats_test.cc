@@ -6,6 +6,7 @@
 
 #include "coca/analyse/attention_stats.h"
 #include "coca/analyse/collinear_stats.h"
+#include "coca/analyse/induction.h"
 #include "support/numerics.h"
 
 namespace coca::analyse::head_stats_test {
@@ -43,6 +44,84 @@ TEST(AttentionStats, AHeadThatSeesOnlyTheFirstTokenIsASink) {
   w.add_row(alone, 0);
   EXPECT_NEAR(w.mean_entropy_share(), 1, kRounding) << "a row of one key has no choice and does not count";
   EXPECT_NEAR(w.mean_entropy(), std::log(3.0) / 2, kRounding);
+}
+
+TEST(InductionStats, EarlierPlacesAreTheMostRecent) {
+  const std::vector<int32_t> ids = {7, 3, 7, 7, 5, 3};
+  EXPECT_EQ(earlier_places(ids), (std::vector<int64_t>{-1, -1, 0, 2, -1, 1}));
+  EXPECT_TRUE(earlier_places({}).empty());
+}
+
+TEST(InductionStats, AddUpTheAttentionOnThreeKeys) {
+  InductionStats s;
+  s.add_row(std::vector<double>{1}, 0, -1);  // the first row has no token before
+  EXPECT_EQ(s.rows, 0);
+  s.add_row(std::vector<double>{0.1, 0.2, 0.3, 0.4}, 0, 0);  // its token stood at 0, and 1 followed
+  s.add_row(std::vector<double>{0.5, 0.1, 0.4}, 0, -1);      // a new token
+  s.add_row(std::vector<double>{0.5, 0.2, 0.3}, 0, 1);       // the token before is the same: no repeat
+  s.add_row(std::vector<double>{0.6, 0.4}, 10, 3);           // keys 10 and 11: the earlier token is out of sight
+  EXPECT_EQ(s.rows, 4);
+  EXPECT_EQ(s.repeats, 2);
+  EXPECT_NEAR(s.mean_previous(), (0.3 + 0.1 + 0.2 + 0.6) / 4, kRounding);
+  EXPECT_NEAR(s.mean_induction(), 0.2 / 2, kRounding);
+  EXPECT_NEAR(s.mean_duplicate(), 0.1 / 2, kRounding);
+  EXPECT_NEAR(s.mean_previous_chance(), (1.0 / 4 + 2.0 / 3 + 1.0 / 2) / 4, kRounding);
+  EXPECT_NEAR(s.mean_repeat_chance(), (1.0 / 4 + 1.0 / 2) / 2, kRounding);
+  InductionStats twice = s;
+  twice.add(s);
+  EXPECT_EQ(twice.repeats, 4);
+  EXPECT_NEAR(twice.mean_induction(), s.mean_induction(), kRounding);
+  EXPECT_TRUE(std::isnan(InductionStats().mean_previous()));
+}
+
+// Keys that are +-1 in each of n directions in turn have the covariance I / n.
+ContentStats even_keys(size_t n, double mean) {
+  ContentStats s(1, n);
+  for (size_t i = 0; i < n; ++i)
+    for (const double sign : {1.0, -1.0}) {
+      std::vector<double> k(n, mean);
+      k[i] += sign;
+      s.add_key(k);
+    }
+  return s;
+}
+
+TEST(ContentStats, ChannelsAreTheDirectionsInWhichScoresVary) {
+  for (const double mean : {0.0, 3.0}) {  // what all keys share does not count
+    ContentStats all = even_keys(6, mean), one = even_keys(6, mean), uneven = even_keys(2, mean);
+    for (size_t i = 0; i < 6; ++i) {
+      std::vector<double> q(6);
+      q[i] = 2;
+      all.add_query(q);
+    }
+    one.add_query(std::vector<double>(6, 1.0));  // one direction, however many values
+    uneven.add_query(std::vector<double>{2, 0});
+    uneven.add_query(std::vector<double>{0, 1});
+    EXPECT_NEAR(all.channels(), 6, 1e-10);
+    EXPECT_NEAR(all.variance(), 4.0 / 6, 1e-10);  // q . q / 6
+    EXPECT_NEAR(one.channels(), 1, 1e-10);
+    EXPECT_NEAR(one.variance(), 1, 1e-10);
+    EXPECT_NEAR(uneven.channels(), 25.0 / 17, 1e-10);  // variances 4 and 1: (4 + 1)^2 / (16 + 1)
+  }
+  EXPECT_TRUE(std::isnan(ContentStats(1, 2).channels()));
+}
+
+TEST(ContentStats, SlowShareIsThatOfTheVarianceOverPairs) {
+  ContentStats s(2, 1);
+  for (const double sign : {1.0, -1.0}) s.add_pair(std::vector<double>{7 + sign, 2 * sign}, 3 * sign);
+  EXPECT_NEAR(s.slow_share(std::vector<char>{1, 0}), (1 + 9) / 14.0, kRounding);  // variances 1, 4, unrotated 9
+  EXPECT_NEAR(s.slow_share(std::vector<char>{0, 0}), 9 / 14.0, kRounding);
+  ContentStats twice = s;
+  twice.add(s);
+  EXPECT_NEAR(twice.slow_share(std::vector<char>{1, 0}), 10 / 14.0, kRounding);
+}
+
+TEST(DistanceChoice, IsTheSoftmaxOfScores) {
+  const DistanceChoice c = distance_choice(std::vector<double>{std::log(2.0), std::log(5.0), std::log(3.0)});
+  EXPECT_EQ(c.best, 1);
+  EXPECT_NEAR(c.best_share, 0.5, kRounding);
+  EXPECT_NEAR(c.previous, 0.5, kRounding);
+  EXPECT_EQ(distance_choice(std::vector<double>{1e6}).previous, 0);
 }
 
 std::vector<Rotation> rotations(double position) {

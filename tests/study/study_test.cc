@@ -13,6 +13,7 @@
 #include "coca/io/fs.h"
 #include "coca/io/json_file.h"
 #include "coca/report/chart.h"
+#include "coca/report/markdown.h"
 #include "coca/study/report.h"
 #include "coca/study/run.h"
 #include "coca/train/trainer.h"
@@ -294,6 +295,46 @@ TEST_F(Study, TrainsInEveryWay) {
   EXPECT_EQ(spec_of("coca-slack+clex").rope_scaling.max_factor, 4);
   EXPECT_EQ(spec_of("coca-slack+longformer").global_tokens, 1);
   EXPECT_THAT(to_csv(results), testing::HasSubstr("\ncoca-slack+window,ntk4,"));
+}
+
+TEST_F(Study, MeasuresTasksInEachTraining) {
+  StudyConfig asked = toy(dir_);
+  asked.methods = {"rope", "coca-strict"};
+  asked.ntk_methods = {};
+  asked.passkey_share = 0;
+  asked.tasks.tasks = {data::Task::kCopying, data::Task::kMqar};
+  asked.tasks.windows = 2;
+  asked.tasks.multiples = {1, 2};
+  const StudyConfig config = resolve(asked);
+  EXPECT_THAT(task_lengths(config), testing::ElementsAre(64, 128));
+  const StudyResults results = run_study(config, load_corpus(config));
+  const std::vector<TaskRuns> runs = task_runs(results);
+  ASSERT_EQ(runs.size(), 2u);
+  EXPECT_EQ(runs[1].name, "coca-strict");
+  EXPECT_EQ(runs[1].seeds.at(0).back().tasks.size(), 2u * 2 * 2);
+  EXPECT_EQ(task_table(runs, config.tasks.tasks, task_lengths(config)).rows.size(), 2u * 2 * 2);
+  const report::Chart chart = task_chart(runs, data::Task::kCopying, 128);
+  ASSERT_EQ(chart.series.size(), 2u);
+  EXPECT_EQ(chart.series[0].x.size(), 12u);  // a twentieth of twelve steps: each of them
+  EXPECT_THAT(report::to_markdown(make_document(results)), testing::HasSubstr("whole answers"));
+}
+
+// Two seeds: the mean, of steps that both have; the first step from which on enough is right.
+TEST(TaskResults, AreMeansOverSeeds) {
+  const auto rows = [](std::vector<std::pair<int64_t, double>> points) {
+    std::vector<train::MetricsRow> out;
+    for (const auto& [step, share] : points)
+      out.push_back({.step = step, .tasks = {{"mqar_32", share}, {"mqar_32_whole", share / 2}}, .measured = true});
+    return out;
+  };
+  const TaskRuns runs{
+      .name = "rope",
+      .seeds = {rows({{10, 0.2}, {20, 0.6}, {30, 0.96}}), rows({{10, 0.4}, {20, 0.5}, {30, 0.9}, {40, 1}})}};
+  const report::Series curve = task_chart(runs, data::Task::kMqar, {32}).series.at(0);
+  EXPECT_THAT(curve.x, testing::ElementsAre(10, 20, 30));
+  EXPECT_THAT(curve.y, testing::ElementsAre(testing::DoubleEq(0.3), testing::DoubleEq(0.55), testing::DoubleEq(0.93)));
+  EXPECT_THAT(task_table({runs}, {data::Task::kMqar}, {32, 64}).rows,
+              testing::ElementsAre(testing::ElementsAre("mqar", "32", "93.0 %", "46.5 %", "20", "30")));
 }
 
 // If one method of a survey breaks down, the results of the others must be kept.

@@ -60,9 +60,15 @@ struct LayerVectors {
 // Everything about one window that layers share.
 class WindowScan {
  public:
-  WindowScan(const ModelSpec& spec, const AnalyseOptions& options, const ops::Rotation& rotation, int64_t N,
-             uint64_t number)
-      : spec_(spec), rotation_(rotation), rotations_(rotation.frequencies, N) {
+  WindowScan(const ModelSpec& spec, const AnalyseOptions& options, const ops::Rotation& rotation,
+             std::span<const int32_t> ids, uint64_t number)
+      : spec_(spec),
+        rotation_(rotation),
+        rotations_(rotation.frequencies, static_cast<int64_t>(ids.size())),
+        earlier_(earlier_places(ids)) {
+    const auto N = static_cast<int64_t>(ids.size());
+    if (options.slow_turn) slow_ = slow_planes(spec, rotation, *options.slow_turn);
+    content_ = options.slow_turn.has_value();
     Rng rng(static_cast<uint64_t>(options.seed), number);
     pairs_ = sample_pairs(N, options.pairs, rng);
     rows_ = sample_rows(N, options.rows, rng);
@@ -83,6 +89,8 @@ class WindowScan {
   void add_angles(const LayerVectors&, const TokenPair&, int64_t h, HeadStats&) const;
   void add_collinear(const LayerVectors&, const TokenPair&, int64_t h, HeadStats&) const;
   void add_row(const LayerVectors&, int64_t m, int64_t h, HeadStats&);
+  void add_content(const LayerVectors&, int64_t h, HeadStats&) const;
+  void slow_values(const LayerVectors&, const float* x, int64_t place, std::vector<double>& out) const;
   int64_t key_head(int64_t h) const { return h / (spec_.H / spec_.G); }
 
   const ModelSpec& spec_;
@@ -91,6 +99,9 @@ class WindowScan {
   std::vector<TokenPair> pairs_;
   std::vector<int64_t> rows_;
   std::vector<std::vector<Rotation>> shifts_;
+  std::vector<int64_t> earlier_;
+  std::vector<char> slow_;  // by plane
+  bool content_ = false;
   std::vector<float> slopes_;
   std::vector<std::vector<double>> row_scores_;  // per thread
 };
@@ -136,6 +147,46 @@ void WindowScan::add_row(const LayerVectors& v, int64_t m, int64_t h, HeadStats&
     scores[static_cast<size_t>(n - first)] = dot * scale - slope * static_cast<double>(m - n);
   }
   out.attention.add_row(scores, first);
+  out.induction.add_row(scores, first, earlier_[static_cast<size_t>(m)]);
+}
+
+// The slow planes of a query or key, turned back by its position, and what does not rotate.
+void WindowScan::slow_values(const LayerVectors& v, const float* x, int64_t place, std::vector<double>& out) const {
+  const size_t planes = v.rotates ? slow_.size() : 0;
+  const auto E = static_cast<size_t>(v.q_eff.size(3));
+  const std::span<const Rotation> turn = rotations_.at(place);
+  out.clear();
+  for (size_t j = 0; j < planes; ++j) {
+    if (!slow_[j]) continue;
+    const Rotation plane = Rotation(x[j], x[j + planes]) * std::conj(turn[j]);
+    out.push_back(plane.real());
+    out.push_back(plane.imag());
+  }
+  for (size_t d = 2 * planes; d < E; ++d) out.push_back(x[d]);
+}
+
+void WindowScan::add_content(const LayerVectors& v, int64_t h, HeadStats& out) const {
+  std::vector<double> values;
+  const int64_t N = v.q_eff.size(1);
+  slow_values(v, v.q_eff.ptr(0, 0, h), 0, values);
+  const size_t planes = v.rotates ? slow_.size() : 0;
+  ContentStats content(planes, values.size());
+  for (int64_t n = 0; n < N; ++n) {
+    slow_values(v, v.q_eff.ptr(0, n, h), n, values);
+    content.add_query(values);
+    slow_values(v, v.k_eff.ptr(0, n, key_head(h)), n, values);
+    content.add_key(values);
+  }
+  values.resize(planes);
+  for (const TokenPair& p : pairs_) {
+    const float *q = v.q_eff.ptr(0, p.m, h), *k = v.k_eff.ptr(0, p.n, key_head(h));
+    const auto product = [&](size_t d) { return static_cast<double>(q[d]) * k[d]; };
+    for (size_t j = 0; j < planes; ++j) values[j] = product(j) + product(j + planes);
+    double unrotated = 0;
+    for (auto d = 2 * planes; d < static_cast<size_t>(v.q_eff.size(3)); ++d) unrotated += product(d);
+    content.add_pair(values, unrotated);
+  }
+  out.content.add(content);
 }
 
 void WindowScan::add_head(const LayerVectors& v, int64_t h, HeadStats& out) {
@@ -146,6 +197,7 @@ void WindowScan::add_head(const LayerVectors& v, int64_t h, HeadStats& out) {
     if (v.rotates && has_collinear_planes(spec_)) add_collinear(v, p, h, out);
   }
   for (const int64_t m : rows_) add_row(v, m, h, out);
+  if (content_) add_content(v, h, out);
   if (!v.tbar) return;
   for (int64_t n = 0; n < v.tbar->size(1); ++n)
     for (int64_t j = 0; j < v.tbar->size(3); ++j) out.collinear.zeros += v.tbar->ptr(0, n, key_head(h))[j] == 0;
@@ -227,6 +279,7 @@ void check(std::span<const std::vector<int32_t>> windows, const AnalyseOptions& 
   analyse::check(options.borders);  // before the work, because it is needed after it
   COCA_CHECK(!windows.empty(), "text: has no window");
   COCA_CHECK(options.pairs >= 0, "pairs is {}; expected 0 (all) or more", options.pairs);
+  COCA_CHECK(options.slow_turn.value_or(0) >= 0, "slow_turn is {}; expected at least 0", *options.slow_turn);
   COCA_CHECK(options.rows >= 0, "rows is {}; expected 0 (all) or more", options.rows);
   for (const int64_t shift : options.shifts) COCA_CHECK(shift >= 0, "shifts holds {}; expected at least 0", shift);
   const size_t N = windows[0].size();
@@ -245,6 +298,7 @@ void HeadStats::add(const HeadStats& other) {
   unrotated += other.unrotated;
   attention.add(other.attention);
   collinear.add(other.collinear);
+  induction.add(other.induction);
 }
 
 AngleStats HeadStats::all_planes() const {
@@ -261,6 +315,13 @@ double HeadStats::score_at(double distance, const ops::Rotation& rotation, int64
            position_size(rotation, j, distance);
   }
   return ratio(sum, static_cast<double>(pairs)) / std::sqrt(static_cast<double>(D));
+}
+
+std::vector<char> slow_planes(const ModelSpec& spec, const ops::Rotation& rotation, double slow_turn) {
+  std::vector<char> slow;
+  for (const double theta : rotation.frequencies)
+    slow.push_back(theta * static_cast<double>(spec.max_position) <= slow_turn * kTurn);
+  return slow;
 }
 
 bool has_collinear_planes(const ModelSpec& s) {
@@ -318,7 +379,7 @@ void analyse(const ModelSpec& spec, const model::Weights& weights, std::span<con
     if (out.windows > 0) out.borders = scaled_borders(spec, out.all().planes, options.borders, &weights);
   };
   const auto scan_window = [&](size_t i) {
-    WindowScan scan(spec, options, out.rotation, N, i);
+    WindowScan scan(spec, options, out.rotation, windows[i], i);
     out.pairs = static_cast<int64_t>(scan.pairs());
     out.rows = static_cast<int64_t>(scan.rows());
     LayerListener listener(cx, spec, scan, out.heads, [&] {

@@ -13,6 +13,7 @@
 #include "coca/analyse/attention_stats.h"
 #include "coca/analyse/borders.h"
 #include "coca/analyse/collinear_stats.h"
+#include "coca/analyse/induction.h"
 #include "coca/model/params.h"
 
 namespace coca::analyse {
@@ -23,6 +24,8 @@ struct HeadStats {
   double unrotated = 0;            // sum over pairs of the part of q . k that does not rotate
   AttentionStats attention;
   CollinearStats collinear;  // CoCA only
+  InductionStats induction;
+  ContentStats content;  // if asked for; of one head, and not in sums of several
 
   void add(const HeadStats&);
   AngleStats all_planes() const;
@@ -37,6 +40,8 @@ struct AnalyseOptions {
   int64_t seed = 0;
   std::vector<int64_t> shifts = {1, 16, 256};  // CoCA: shifts of both positions
   BordersOptions borders;
+  // Gathers ContentStats: planes are slow that turn by at most this share of a circle over the trained length.
+  std::optional<double> slow_turn;
   std::optional<model::RopeScaling> scaling;                  // instead of the spec's, with which the model was trained
   std::function<void(int64_t done, int64_t total)> progress;  // layers done, over all windows; may be empty
 };
@@ -54,6 +59,9 @@ struct Analysis {
   HeadStats layer(int64_t i) const;  // all heads of it
   HeadStats all() const;
 };
+
+// Which planes turn by at most this share of a circle over the trained length.
+std::vector<char> slow_planes(const model::ModelSpec&, const ops::Rotation&, double slow_turn);
 
 // CoCA with rotary positions whose fold joins the members of a plane. The official fold with partial rotary joins
 // values of different planes: slack and strict in closed form know no such t.

@@ -20,7 +20,7 @@ using Ids = std::vector<int32_t>;
 constexpr int64_t kDigitSymbols = 10, kFirstLetter = 1 + kDigitSymbols;  // needle: a mark, ten digits, letters
 constexpr int64_t kPhrase = 2;                                           // symbols or words of a needle's phrase
 
-// Tokens of printable ASCII, perhaps with a blank in front, that a tokenizer makes of their own text.
+// Tokens that a tokenizer makes of their own text.
 Ids printable_tokens(const text::Tokenizer& tokenizer) {
   Ids out;
   for (int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
@@ -32,12 +32,6 @@ Ids printable_tokens(const text::Tokenizer& tokenizer) {
     if (printable && tokenizer.encode(text) == Ids{id}) out.push_back(id);
   }
   return out;
-}
-
-Ids all_ids(const text::Tokenizer& tokenizer) {
-  Ids ids(static_cast<size_t>(tokenizer.vocab_size()));
-  std::iota(ids.begin(), ids.end(), 0);
-  return ids;
 }
 
 // The first `count` of a random order of {0, ..., n-1}.
@@ -143,11 +137,15 @@ std::vector<int64_t> sorted_places(int64_t count, int64_t most, Rng& rng) {
 
 }  // namespace
 
+std::vector<int32_t> task_symbols(const text::Tokenizer& tokenizer) {
+  if (tokenizer.kind() != text::kSymbolsKind) return printable_tokens(tokenizer);
+  Ids ids(static_cast<size_t>(tokenizer.vocab_size()));
+  std::iota(ids.begin(), ids.end(), 0);
+  return ids;
+}
+
 TaskMaker::TaskMaker(const TaskSizes& sizes, int64_t trained_length, const text::Tokenizer& tokenizer)
-    : sizes_(sizes),
-      trained_length_(trained_length),
-      tokenizer_(tokenizer),
-      symbols_(in_text() ? printable_tokens(tokenizer) : all_ids(tokenizer)) {}
+    : sizes_(sizes), trained_length_(trained_length), tokenizer_(tokenizer), symbols_(task_symbols(tokenizer)) {}
 
 int32_t TaskMaker::random_symbol(int64_t first, Rng& rng) const {
   return symbol(first + static_cast<int64_t>(rng.below(static_cast<uint64_t>(symbols() - first))));

@@ -51,9 +51,9 @@ struct TaskOptions {
   template <class V>
   void visit(V&& v) {
     v.group("Tasks");
-    v("task", "synthetic tasks to train on and to measure; without --text they have a vocabulary of their own", tasks);
-    v("task_share", "share of the windows that are tasks, with --text; default: 0.25", share);
-    v("task_vocabulary", "without --text: symbols of the vocabulary; default: the length, at least 256", vocabulary);
+    v("task", "synthetic tasks to train on and to measure", tasks);
+    v("task_share", "share of the windows that are tasks, beside text; default: 0.25", share);
+    v("task_vocabulary", "symbols of tasks without text; default: the length, at least 256", vocabulary);
     sizes.visit(v);
     v("task_multiples", "lengths at which accuracy is measured, as multiples of the trained one", multiples, Least{1});
     v("task_windows", "windows of each task and length in a measurement", windows, Least{1});
@@ -65,10 +65,13 @@ struct TaskWindow {
   std::vector<int32_t> ids, targets;
 };
 
+// The ids that stand for symbols: all of a tokenizer of symbols; of any other the tokens that are printable ASCII,
+// perhaps with a blank in front.
+std::vector<int32_t> task_symbols(const text::Tokenizer&);
+
 class TaskMaker {
  public:
-  // With a tokenizer of symbols, windows are made of its ids. With any other, tokens that are printable ASCII stand for
-  // symbols, and needles are text hidden in a text. The tokenizer must outlive this.
+  // Needles are text hidden in a text, unless the tokenizer is one of symbols. It must outlive this.
   TaskMaker(const TaskSizes&, int64_t trained_length, const text::Tokenizer&);
 
   // Error if a window of this length has no room for the task.

@@ -119,6 +119,12 @@ StudyConfig resolve(StudyConfig c) {
   return c;
 }
 
+std::vector<int64_t> task_lengths(const StudyConfig& c) {
+  std::vector<int64_t> lengths;
+  for (const int64_t m : c.tasks.multiples) lengths.push_back(m * c.length);
+  return lengths;
+}
+
 std::vector<int64_t> eval_lengths(const StudyConfig& c) {
   std::vector<int64_t> lengths;
   for (const int64_t m : c.multiples) lengths.push_back(m * c.length);
@@ -146,6 +152,10 @@ train::TrainConfig train_config(const StudyConfig& c, const std::string& method,
   t.out = out;
   t.tokenizer = c.tokenizer;
   t.validation_interval = std::max<int64_t>(1, c.steps / 8);
+  if (!c.tasks.tasks.empty()) {
+    t.tasks = c.tasks;
+    t.validation_interval = std::max<int64_t>(1, c.steps / kExams);  // a curve, and so more points
+  }
   t.checkpoint_interval = std::max<int64_t>(50, c.steps / 20);
   t.keep_checkpoints = 1;
   apply_method(method_from_name(method), c.multiples.back() * c.length, t);

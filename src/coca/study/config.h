@@ -7,6 +7,7 @@
 
 #include "coca/base/sizes.h"
 #include "coca/data/pg19.h"
+#include "coca/data/task.h"
 #include "coca/study/method.h"
 
 namespace coca::study {
@@ -30,6 +31,7 @@ struct StudyConfig {
   double learning_rate = 0;
   double passkey_share = 0.2;
   int64_t passkey_first_steps = 1000;
+  data::TaskOptions tasks;
   model::Precision precision = model::Precision::kF32;
   std::vector<int64_t> multiples = {1, 2, 4, 8, 16, 32};
   int64_t eval_documents = 0, eval_tokens = 0, stride = 0, passkey_trials = 0;
@@ -79,6 +81,7 @@ struct StudyConfig {
     v("passkey_first_steps", "first steps, in which all windows teach it; at most a third of all steps",
       passkey_first_steps);
     v("precision", "of training; evaluation is in fp32", precision);
+    tasks.visit(v);
     v.group("Evaluation");
     v("multiples", "evaluated lengths, as multiples of the trained one", multiples, Least{1});
     v("eval_documents", "test documents used; default: the preset's", eval_documents);
@@ -93,6 +96,8 @@ struct StudyConfig {
 // Fills in the preset's numbers and checks everything; throws Error naming the first invalid option.
 StudyConfig resolve(StudyConfig);
 std::vector<int64_t> eval_lengths(const StudyConfig&);  // trained length times multiples
+std::vector<int64_t> task_lengths(const StudyConfig&);  // at which tasks are measured, kExams times in a training
+inline constexpr int64_t kExams = 20;
 train::TrainConfig train_config(const StudyConfig&, const std::string& method, int64_t seed, const std::string& out);
 
 }  // namespace coca::study

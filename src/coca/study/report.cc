@@ -159,6 +159,17 @@ void add_reading(const StudyResults& s, report::Document& d) {
 
 }  // namespace
 
+std::vector<TaskRuns> task_runs(const StudyResults& s) {
+  std::vector<TaskRuns> runs;
+  for (const std::string& method : s.config.methods) {
+    TaskRuns& of = runs.emplace_back(TaskRuns{.name = method, .seeds = {}});
+    for (const RunResult& r : s.runs)
+      if (r.method == method && r.failure.empty()) of.seeds.push_back(r.curve);
+    if (of.seeds.empty()) runs.pop_back();
+  }
+  return runs;
+}
+
 report::Table perplexity_table(const StudyResults& s) {
   return length_table(s, "Perplexity by evaluated length", perplexity_of, mean_text);
 }
@@ -259,6 +270,7 @@ report::Document make_document(const StudyResults& s) {
       add_figure(d, "passkey", chart, "Every length has the same number of prompts, spread over five depths.");
     }
   }
+  if (!s.config.tasks.tasks.empty()) add_tasks(d, task_runs(s), s.config.tasks.tasks, task_lengths(s.config));
   d.heading(2, "Training");
   d.table(training_table(s));
   if (plots) add_figure(d, "loss", loss_chart(s), "Mean loss of each logged interval, first seed.");

@@ -6,6 +6,7 @@
 
 #include "coca/report/document.h"
 #include "coca/study/results.h"
+#include "coca/study/task_results.h"
 
 namespace coca::study {
 
@@ -14,6 +15,9 @@ report::Table perplexity_table(const StudyResults&);
 report::Table passkey_table(const StudyResults&);
 report::Table passkey_digits_table(const StudyResults&);
 report::Table training_table(const StudyResults&);
+
+// The curves of the methods that were trained on tasks.
+std::vector<TaskRuns> task_runs(const StudyResults&);
 
 // Findings in sentences made from the numbers alone (findings.cc). A difference is stated if the 95 %
 // interval of its paired difference over seeds excludes zero; with one seed there are numbers and no conclusion.

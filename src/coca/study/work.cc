@@ -40,6 +40,10 @@ MethodWork work_of(const StudyConfig& c, const std::string& method, int64_t voca
   w.step_flops = 3.0 * static_cast<double>(c.batch * c.length) * model::forward_flops_per_token(spec, c.length);
   w.trained_tokens = c.steps * c.batch * c.length;
   w.flops[index_of(Work::kTraining)] = static_cast<double>(c.steps) * w.step_flops;
+  for (const int64_t length : task_lengths(c))
+    w.flops[index_of(Work::kTraining)] += static_cast<double>(kExams * c.tasks.windows * length) *
+                                          static_cast<double>(c.tasks.tasks.size()) *
+                                          model::forward_flops_per_token(spec, length);
   const auto depths = static_cast<int64_t>(eval::PasskeyProtocol().depths.size());
   for (const int64_t length : eval_lengths(c)) {
     const double each = model::forward_flops_per_token(spec, length);

@@ -93,7 +93,7 @@ struct TrainConfig {
       "direction of attention: causal (trained on the next token) or bidirectional (trained on masked tokens)",
       direction);
     v.group("Data");
-    v("text", "training text: files, folders, globs, jsonl, or one .tok file", text);
+    v("text", "training text: files, folders, globs, jsonl, or one .tok file; with --task it may be left out", text);
     v("split", "split of training text in PG-19's layout; default for such text: train", split);
     v("validation_text",
       "validation text, in the same forms; default: the split validation of text in PG-19's layout, else no validation",
