@@ -249,8 +249,10 @@ TEST(Induction, ReachIsBoundedByTheForm) {
         EXPECT_GE(r.channels, 1 - 1e-6) << named.name;
         EXPECT_LE(r.channels, r.most_channels * (1 + 1e-5)) << named.name;  // vectors are floats, 6e-8 each
         EXPECT_TRUE(r.slow_share >= 0 && r.slow_share <= 1) << named.name;
-        if (m.spec.R == m.spec.D && m.spec.has_positions(static_cast<size_t>(layer))) {
-          EXPECT_EQ(r.most_channels, planes * (has_collinear_planes(m.spec) ? 1 : 2)) << named.name;
+        if (m.spec.R == m.spec.plane_dims() && m.spec.has_positions(static_cast<size_t>(layer))) {
+          EXPECT_EQ(r.most_channels,
+                    planes * (has_collinear_planes(m.spec) ? 1 : 2) + static_cast<double>(m.spec.content))
+              << named.name;
         }
         if (strict) {
           EXPECT_EQ(r.distance.best, 0) << named.name;
