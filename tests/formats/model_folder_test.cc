@@ -77,7 +77,7 @@ TEST_P(Bf16Folder, HoldsWhatTheStoreHolds) {
   EXPECT_EQ(io::read_json(dir.path() / "config.json").at("torch_dtype"), "bfloat16");
   const Model as_bf16 = load_model(dir.path(), Precision::kBF16), as_f32 = load_model(dir.path());
   for (const ParamInfo& info : rounded.infos()) {
-    const bool matrix = info.shape.rank == 2;
+    const bool matrix = info.role == model::ParamRole::kMatrix || info.role == model::ParamRole::kEmbedding;
     EXPECT_EQ(rounded.at(info).dtype, matrix ? DType::kBF16 : DType::kF32) << info.name;
     EXPECT_EQ(as_bf16.params->at(info).dtype, rounded.at(info).dtype) << info.name;
     EXPECT_EQ(as_f32.params->at(info).dtype, DType::kF32) << info.name;

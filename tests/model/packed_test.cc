@@ -79,7 +79,10 @@ TEST_P(PackedInSpec, NeighboursChangeNothing) {
     for (const size_t other : {0u, 4u, 5u, 10u, 11u})
       p.ids[other] = (p.ids[other] + 1) % static_cast<int32_t>(m.spec.V);
     const std::vector<float> after = run();
-    for (size_t i = 6; i < 10; ++i) EXPECT_EQ(before[i], after[i]) << i;
+    // The sums of forget gates run on through documents, and their differences keep the roundings of what is in front:
+    // 2^-24 of sums up to 12 log 20 = 36, in scores; through two layers and the loss at most ten times as much.
+    const float bound = has_stage(m.spec, Stage::kDecay) ? 36 * 0x1p-24f * 10 : 0.0f;
+    for (size_t i = 6; i < 10; ++i) EXPECT_NEAR(before[i], after[i], bound) << i;
   }
 }
 

@@ -28,7 +28,12 @@ using test::TinyModel;
 // rather than of a rank's part.
 std::vector<test::NamedSpec> ring_specs() {
   std::vector<test::NamedSpec> all = test::all_specs();
-  std::erase_if(all, [](const test::NamedSpec& s) { return !s.spec.layer_window.empty(); });
+  std::erase_if(all, [](const test::NamedSpec& s) {
+    return !s.spec.layer_window.empty() || has_stage(s.spec, Stage::kKeys) || has_stage(s.spec, Stage::kDecay);
+  });
+  ModelSpec flat = test::tiny_neox(AttentionKind::kCocaStrict);
+  flat.rope_layers = {1, 0};
+  all.push_back({"layer_without_positions", flat});
   ModelSpec headed = test::tiny_qwen3(AttentionKind::kCocaSlack);
   headed.layer_window = {};
   all.push_back({"head_norms", headed});

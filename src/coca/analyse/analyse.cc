@@ -362,6 +362,9 @@ void analyse(const ModelSpec& spec, const model::Weights& weights, std::span<con
   COCA_CHECK(!spec.pattern.far(),
              "analyse: figures are those of full or windowed attention; pattern {} is not analysed",
              enum_name(spec.pattern.type));
+  for (const model::Modifier* m : spec.modifiers)
+    COCA_CHECK(m->info().stage != model::Stage::kDecay && m->info().stage != model::Stage::kSoftmax,
+               "analyse: attention modifier {} changes the softmax in a way that is not analysed", m->info().name);
   const auto N = static_cast<int64_t>(windows[0].size());
   out = {.spec = spec,
          .window = N,

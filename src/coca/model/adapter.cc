@@ -57,6 +57,7 @@ std::vector<LoraTarget> lora_modules(const ModelSpec& spec) {
   std::vector<LoraTarget> modules;
   for (const ParamInfo& info : parameter_list(spec)) {
     if (info.role != ParamRole::kMatrix || !info.name.starts_with(names.layer) || is_global(info.name)) continue;
+    if (info.modifier) continue;  // small, or made from scratch: trained whole
     const std::string module = info.name.substr(0, info.name.size() - std::string_view(".weight").size());
     const size_t dot = module.find('.', names.layer.size());
     const std::string own = module.substr(dot + 1);
