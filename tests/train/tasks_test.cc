@@ -87,7 +87,7 @@ TEST(TaskBatches, OfSymbolsAreTasksAlone) {
   EXPECT_EQ(task_share({}, *data.tokenizer), 0);
 }
 
-// Weights that choose the same token everywhere: what is right is then known.
+// Of a model with random weights: how much is asked is known, and what is right is the same for any number of ranks.
 TEST(TaskExam, CountsTokensAndWholeAnswers) {
   const SymbolData data;
   TrainConfig c = task_config("unused", {Task::kMqar, Task::kCopying});
