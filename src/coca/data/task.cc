@@ -85,14 +85,14 @@ class Sequence {
 
 // A needle as text, in tokens.
 struct TextNeedle {
-  Ids before, digits, after;  // "\ntamor belusin:", " 73914", "\n"
+  Ids before, digits, after;  // "\ntamor belusin: ", "73914", "\n"
   int64_t size() const { return static_cast<int64_t>(before.size() + digits.size() + after.size()); }
 };
 
 TextNeedle draw_needle(const text::Tokenizer& tokenizer, int64_t digits, std::set<std::string>& phrases, Rng& rng) {
   const std::string phrase = distinct(phrases, [&] { return made_up_word(rng) + " " + made_up_word(rng); });
-  return {.before = tokenizer.encode("\n" + phrase + ":"),
-          .digits = tokenizer.encode(" " + random_number(rng, digits)),
+  return {.before = tokenizer.encode("\n" + phrase + ": "),
+          .digits = tokenizer.encode(random_number(rng, digits)),
           .after = tokenizer.encode("\n")};
 }
 

@@ -46,6 +46,7 @@ std::optional<OptionRange> option_range(std::string_view name, bool whole) {
                                          {"lora_dropout", {0, 1}},
                                          {"min_p", {0, 1}},
                                          {"passkey_share", {0, 1}},
+                                         {"slow_turn", {0, 1e6}},  // of a circle
                                          {"task_share", {0, 1}},
                                          {"rotary_pct", {0, 1}},
                                          {"top_p", {0, 1}},
