@@ -188,6 +188,7 @@ void add_eval(CLI::App& root, Action* action) {
   add_eval_ppl(app, action);
   add_eval_stream(app, action);
   add_eval_mlm(app, action);
+  add_eval_recall(app, action);
   add_eval_passkey(app, action);
   add_eval_ruler(app, action);
 }

@@ -96,6 +96,7 @@ void add_eval_ppl(CLI::App& eval_app, Action*);
 void add_eval_mlm(CLI::App& eval_app, Action*);
 void add_eval_passkey(CLI::App& eval_app, Action*);
 void add_eval_stream(CLI::App& eval_app, Action*);
+void add_eval_recall(CLI::App& eval_app, Action*);
 void add_eval_ruler(CLI::App& eval_app, Action*);
 
 }  // namespace coca::tools

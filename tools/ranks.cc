@@ -164,11 +164,13 @@ dist::Communicator& ranks() { return job() ? job()->ranks() : dist::alone(); }
 std::string ranks_text() { return ranks().size() == 1 ? "" : fmt::format(", {}", counted(ranks().size(), "rank")); }
 
 void check_ranks(std::string_view command) {
-  for (const std::string_view shared : {"train", "finetune", "eval ppl", "eval passkey", "eval ruler", "eval mlm"})
+  for (const std::string_view shared :
+       {"train", "finetune", "eval ppl", "eval passkey", "eval ruler", "eval mlm", "eval recall"})
     if (command == shared) return;
   COCA_CHECK(
       ranks().size() == 1,
-      "coca {} runs as one process; here are {} (train, finetune and eval ppl, passkey, ruler, mlm share their work)",
+      "coca {} runs as one process; here are {} (train, finetune and eval ppl, passkey, ruler, mlm, recall share their "
+      "work)",
       command, counted(ranks().size(), "rank"));
 }
 

@@ -78,7 +78,7 @@ class Completion : public test::CliFixture {
 
 TEST_F(Completion, BashOffersCommandsFlagsAndValues) {
   EXPECT_THAT(bash_offer("coca|gen"), ElementsAre("generate"));
-  EXPECT_THAT(bash_offer("coca|eval|"), ElementsAre("mlm", "passkey", "ppl", "ruler", "stream"));
+  EXPECT_THAT(bash_offer("coca|eval|"), ElementsAre("mlm", "passkey", "ppl", "recall", "ruler", "stream"));
   EXPECT_THAT(bash_offer("coca|generate|--mo"), ElementsAre("--model"));
   EXPECT_THAT(bash_offer("coca|--threads|2|generate|--mo"), ElementsAre("--model"));
   EXPECT_THAT(bash_offer("coca|generate|--thr"), ElementsAre("--threads")) << "of every command";

@@ -1,4 +1,5 @@
-// coca eval from the command line, where it shows use of context: key tokens, the loss by position.
+// coca eval from the command line, where it shows use of context: key tokens, the loss by position, names that occur
+// again.
 // SPDX-License-Identifier: Apache-2.0
 #include <cmath>
 
@@ -88,6 +89,31 @@ TEST_F(ContextUse, MistakesAreNamed) {
   expect_refused(with(one, {"--position-plot", at("p.json")}), 2, "--position-plot");
   expect_refused(with(one, {"--position-csv", at("a/model/config.json")}), 2, "would replace an input");
   EXPECT_EQ(coca(with(one, {"--key-tokens", "true", "--dry-run", "true"})).code, 0);
+}
+
+TEST_F(ContextUse, NamesAreRecalled) {
+  std::string text = "so ";
+  for (int i = 0; i < 4; ++i) text += "Adam sat on the mat and the dog lay. ";
+  const Args recall = {"eval",   "recall",     "--model", at("a/model"), "--text", put("names.txt", text),
+                       "--json", at("o.json"), "--csv",   at("o.csv")};
+  const Outcome o = coca(with(recall, {"--lengths", "24,48", "--lead", "4", "--bos", "never"}));
+  ASSERT_EQ(o.code, 0) << o.err;
+  EXPECT_THAT(o.out, HasSubstr("length 24: the text has no such pair"));
+  const auto r = io::read_json(at("o.json"));
+  ASSERT_EQ(r["results"].size(), 1u);
+  EXPECT_EQ(r["results"][0]["length"], 48);
+  EXPECT_EQ(r["results"][0]["pairs"], 3);
+  EXPECT_EQ(r["results"][0]["least_distance"], 37);
+  EXPECT_EQ(r["results"][0]["scored_tokens"], 9);
+  EXPECT_TRUE(r["results"][0]["gain_low"].is_null());  // one document
+  EXPECT_EQ(lines("o.csv"), 2);
+  EXPECT_EQ(coca(with(recall, {"--dry-run", "true"})).code, 0);
+  const std::string twice = put("twice.txt", "a cat saw dog, and then the dog.");
+  EXPECT_EQ(coca(with(recall, {"--words", "rare", "--given", "nothing", "--text", twice})).code, 0);
+  EXPECT_EQ(io::read_json(at("o.json"))["results"][0]["scored_tokens"], 3);
+  expect_refused(with(recall, {"--lengths", "4"}), 2, "--lengths is 4; expected at least 8");
+  expect_refused(with(recall, {"--cut", "start"}), 2, "add --max-tokens");
+  EXPECT_THAT(coca(with(recall, {"--lengths", "999"})).err, HasSubstr("no word that occurs twice at the distances"));
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 #include "coca/base/rng.h"
 #include "coca/base/sizes.h"
 #include "coca/base/stop.h"
+#include "coca/eval/choice.h"
 #include "coca/eval/share.h"
 #include "coca/infer/cached_decoder.h"
 #include "coca/infer/session.h"
@@ -23,8 +24,6 @@
 namespace coca::eval {
 
 namespace {
-
-constexpr int32_t kNoToken = -1;  // what logits that are NaN or infinite choose
 
 struct Outcome {
   bool correct = false;
@@ -40,25 +39,6 @@ struct Trial {
 
   int64_t tokens() const { return static_cast<int64_t>(prompt.ids.size()); }
 };
-
-// The largest logit (the lowest id among equals) and -log softmax of the target.
-struct Choice {
-  int32_t id = kNoToken;
-  double nll = 0;
-};
-Choice choose(const float* logits, int64_t V, int32_t target) {
-  int64_t best = 0;
-  bool nan = false;
-  for (int64_t v = 0; v < V; ++v) {
-    nan = nan || std::isnan(logits[v]);
-    if (logits[v] > logits[best]) best = v;
-  }
-  if (nan || !std::isfinite(logits[best])) return {kNoToken, std::nan("")};
-  double sum = 0;
-  for (int64_t v = 0; v < V; ++v) sum += std::exp(static_cast<double>(logits[v]) - static_cast<double>(logits[best]));
-  return {static_cast<int32_t>(best),
-          std::log(sum) + static_cast<double>(logits[best]) - static_cast<double>(logits[target])};
-}
 
 // Runs prompts of one shape: `start` tokens of prompt, then A of answer, or A to generate.
 class TrialRunner {
