@@ -9,6 +9,7 @@
 
 #include "coca/base/rng.h"
 #include "coca/base/stop.h"
+#include "coca/eval/interval.h"
 #include "coca/formats/model_folder.h"
 #include "coca/io/fs.h"
 #include "coca/io/json_file.h"
