@@ -53,7 +53,7 @@ struct RulerFlags : ModelFlags {
       lengths, Least{1});
     v("samples", "prompts per task and length; RULER takes 500", samples, Least{1});
     v("seed", "seed of the prompts; the same seed gives the same prompts", seed);
-    v("text", "files or folders for the tasks that hide needles in essays; default: noise", text);
+    v("text", "files or folders for the tasks that hide needles in essays or facts in a text; default: noise", text);
     v("bos", "whether every prompt begins with a bos token; auto: if config.json names one", bos);
     v("dry_run", "estimate time, memory and disk, and do nothing", dry_run);
     output.visit(v);

@@ -168,6 +168,83 @@ TEST(RulerWords, TheAnswersAreTheMostFrequent) {
   }
 }
 
+// The answers, worked out from the text of the prompts.
+TEST(RulerFacts, TheLastPlaceIsTheAnswer) {
+  const std::string essay = "Work is hard.  It\npays, Mr. Dee! Does it?";
+  for (const uint64_t seed : {1, 2, 3, 4, 5}) {
+    const RulerPrompt one = make(RulerTask::kFactOne, 2500, seed, essay),
+                      two = make(RulerTask::kFactTwo, 2500, seed, essay);
+    EXPECT_THAT(one.text, HasSubstr("Work is hard. "));
+    EXPECT_EQ(count(one.text, " went to the "), 9);
+    EXPECT_EQ(count(two.text, " went to the "), 9);
+    EXPECT_EQ(count(two.text, " took the "), 2);
+    const auto asked = [](const std::string& text, const std::string& before) {
+      const size_t at = text.rfind(before) + before.size();
+      return text.substr(at, text.find(" now?", at) - at);
+    };
+    const auto last_place = [](const std::string& text, const std::string& person) {
+      const std::string went = person + " went to the ";
+      const size_t at = text.rfind(went) + went.size();
+      return text.substr(at, text.find('.', at) - at);
+    };
+    const std::string person = asked(one.text, "Where is ");
+    EXPECT_EQ(last_place(one.text, person), one.answers.at(0));
+    EXPECT_THAT(one.text, EndsWith("Answer: " + person + " is in the"));
+    const std::string taken = " took the " + asked(two.text, "Where is the ") + ".";
+    const size_t end = two.text.find(taken), begin = two.text.rfind(' ', end - 1) + 1;
+    ASSERT_NE(end, std::string::npos);
+    const std::string carrier = two.text.substr(begin, end - begin);
+    EXPECT_EQ(last_place(two.text, carrier), two.answers.at(0));
+    EXPECT_GT(two.text.rfind(carrier + " went to the "), end) << "the thing was carried there";
+  }
+}
+
+TEST(RulerGraphs, TheAnswersFollowTheEdges) {
+  for (const uint64_t seed : {1, 2, 3}) {
+    const auto edges_of = [](const std::string& text) {
+      std::multimap<std::string, std::string> edges;
+      std::istringstream lines(text);
+      for (std::string line; std::getline(lines, line);)
+        if (line.size() == 16 && line.substr(6, 4) == " -> ") edges.emplace(line.substr(0, 6), line.substr(10));
+      return edges;
+    };
+    const auto asked = [](const std::string& text, const std::string& before) {
+      return text.substr(text.find(before) + before.size(), 6);
+    };
+    const RulerPrompt parents = make(RulerTask::kGraphParents, 2000, seed);
+    std::set<std::string> found;
+    for (const auto& [from, to] : edges_of(parents.text))
+      if (to == asked(parents.text, "Which nodes have an edge to ")) found.insert(from);
+    EXPECT_EQ(found, (std::set<std::string>{parents.answers.begin(), parents.answers.end()}));
+    EXPECT_EQ(found.size(), 2u);
+    const RulerPrompt steps = make(RulerTask::kGraphSteps, 2000, seed);
+    const auto edges = edges_of(steps.text);
+    EXPECT_GT(edges.size(), 50u);
+    found.clear();
+    const auto [begin, end] = edges.equal_range(asked(steps.text, "are exactly two steps from "));
+    for (auto first = begin; first != end; ++first) {
+      const auto [from, to] = edges.equal_range(first->second);
+      for (auto second = from; second != to; ++second) found.insert(second->second);
+    }
+    EXPECT_EQ(found, (std::set<std::string>{steps.answers.begin(), steps.answers.end()}));
+    EXPECT_EQ(found.size(), 2u);
+  }
+}
+
+TEST(RulerRequests, TheSecondAnswerIsAskedFor) {
+  const RulerPrompt prompt = make(RulerTask::kRepeatedRequest, 2500, 3);
+  const std::string repeat = "Repeat your second line about ";
+  const size_t at = prompt.text.find(repeat) + repeat.size();
+  const std::string topic = prompt.text.substr(at, prompt.text.find('.', at) - at);
+  const std::string request = "User: Write a line about " + topic + ".\nAssistant: ";
+  EXPECT_EQ(count(prompt.text, request), 3);
+  const size_t first = prompt.text.find(request), second = prompt.text.find(request, first + 1) + request.size();
+  std::string words;
+  for (const std::string& word : prompt.answers) words += (words.empty() ? "" : " ") + word;
+  EXPECT_EQ(prompt.text.substr(second, words.size() + 1), words + ".");
+  EXPECT_EQ(prompt.answers.size(), 4u);
+}
+
 TEST(Words, AreMadeByRule) {
   Rng rng(1);
   std::set<std::string> words;

@@ -317,6 +317,138 @@ Draw draw_frequent(int64_t tokens, Rng& rng) {
       }};
 }
 
+// ---- facts ----------------------------------------------------------------------------------------------------------
+
+std::string made_up_name(Rng& rng) {
+  std::string name = made_up_word(rng);
+  name[0] = static_cast<char>(name[0] - 'a' + 'A');
+  return name;
+}
+
+// Three persons, each in three places, one after the other; in the task of two facts the one who is asked about takes a
+// thing before their last way, and another person takes another thing.
+struct Facts {
+  std::vector<std::string> lines;
+  std::string asked, answer;  // a person or a thing, and the place
+};
+
+Facts draw_facts(RulerTask task, Rng& rng) {
+  constexpr size_t kPersons = 3, kPlaces = 3;
+  std::set<std::string> seen;
+  std::vector<std::string> persons, places, things;
+  for (size_t i = 0; i < kPersons; ++i) persons.push_back(distinct(seen, [&] { return made_up_name(rng); }));
+  for (size_t i = 0; i < kPersons * kPlaces; ++i) places.push_back(distinct(seen, [&] { return made_up_word(rng); }));
+  for (size_t i = 0; i < 2; ++i) things.push_back(distinct(seen, [&] { return made_up_word(rng); }));
+  const bool two = task == RulerTask::kFactTwo;
+  std::vector<size_t> turns;  // whose way is next
+  for (size_t i = 0; i < kPersons * kPlaces; ++i) turns.push_back(i % kPersons);
+  shuffle(turns, Rng(rng.next()));
+  Facts f{.lines = {}, .asked = two ? things[0] : persons[0], .answer = places[kPlaces - 1]};
+  std::vector<size_t> went(kPersons, 0);
+  for (const size_t p : turns) {
+    if (two && p < things.size() && went[p] + 1 == kPlaces)
+      f.lines.push_back(fmt::format("{} took the {}.", persons[p], things[p]));
+    f.lines.push_back(fmt::format("{} went to the {}.", persons[p], places[p * kPlaces + went[p]++]));
+  }
+  return f;
+}
+
+Draw draw_fact(RulerTask task, Rng& rng, const std::string& haystack) {
+  const Facts f = draw_facts(task, rng);
+  const uint64_t places = rng.next();
+  const std::vector<std::string> sentences = sentences_of(haystack.empty() ? std::string(kNoiseLine) : haystack);
+  return {
+      .least = static_cast<int64_t>(f.lines.size()), .build = [=](int64_t size) {
+        std::vector<std::string> list;
+        for (int64_t i = 0; i < size; ++i) list.push_back(sentences[static_cast<size_t>(i) % sentences.size()]);
+        scatter(f.lines, list, Rng(places));
+        return RulerPrompt{
+            fmt::format("Facts about persons, places and things are hidden in the following text. Memorize them. Of "
+                        "several places of a person, the last one counts.\n{}\nQuestion: Where is {} now? Answer: "
+                        "{} is in the",
+                        join(list, " "), (task == RulerTask::kFactTwo ? "the " : "") + f.asked,
+                        (task == RulerTask::kFactTwo ? "The " : "") + f.asked),
+            {f.answer}};
+      }};
+}
+
+// ---- graphs ---------------------------------------------------------------------------------------------------------
+
+// Edges of other nodes hide four: to the node asked about, from its parents; or from it to two nodes, and from these.
+Draw draw_graph(RulerTask task, Rng& rng) {
+  std::set<std::string> seen;
+  const auto node = [&](Rng& from) { return distinct(seen, [&] { return random_letters(from, 6, 'a'); }); };
+  std::vector<std::string> n;
+  for (int i = 0; i < 5; ++i) n.push_back(node(rng));
+  const bool steps = task == RulerTask::kGraphSteps;
+  const auto edge = [](const std::string& from, const std::string& to) { return fmt::format("{} -> {}", from, to); };
+  const std::vector<std::string> lines =
+      steps ? std::vector{edge(n[0], n[1]), edge(n[0], n[2]), edge(n[1], n[3]), edge(n[2], n[4])}
+            : std::vector{edge(n[1], n[0]), edge(n[2], n[0]), edge(n[0], n[3]), edge(n[0], n[4])};
+  const std::vector<std::string> answers = steps ? std::vector{n[3], n[4]} : std::vector{n[1], n[2]};
+  const std::string what =
+      steps ? fmt::format("are exactly two steps from {}", n[0]) : fmt::format("have an edge to {}", n[0]);
+  const uint64_t others = rng.next(), places = rng.next();
+  return {.least = static_cast<int64_t>(lines.size()), .build = [=](int64_t size) {
+            Rng other(others);
+            std::set<std::string> names = seen;
+            std::vector<std::string> list;
+            std::string last = distinct(names, [&] { return random_letters(other, 6, 'a'); });
+            for (int64_t i = 0; i < size; ++i) {  // a long way through other nodes
+              std::string next = distinct(names, [&] { return random_letters(other, 6, 'a'); });
+              list.push_back(fmt::format("{} -> {}", last, next));
+              last = std::move(next);
+            }
+            shuffle(list, Rng(others, 1));
+            std::vector<std::string> hidden = lines;
+            shuffle(hidden, Rng(places, 1));
+            scatter(hidden, list, Rng(places));
+            return RulerPrompt{fmt::format("Below are the edges of a directed graph, one a line. Memorize them.\n{}\n"
+                                           "Question: Which nodes {}? Answer: The nodes that {} are:",
+                                           join(list, "\n"), what, what),
+                               answers};
+          }};
+}
+
+// ---- requests -------------------------------------------------------------------------------------------------------
+
+std::string asked_and_answered(const std::string& topic, const std::string& answer) {
+  return fmt::format("User: Write a line about {}.\nAssistant: {}.", topic, answer);
+}
+
+// Three answers to one request, among requests that are each made once.
+Draw draw_requests(Rng& rng) {
+  constexpr int kRepeats = 3, kWords = 4;
+  std::set<std::string> seen;
+  const std::string topic = distinct(seen, [&] { return made_up_word(rng); });
+  std::vector<std::string> lines, wanted;
+  for (int i = 0; i < kRepeats; ++i) {
+    std::vector<std::string> words;
+    for (int w = 0; w < kWords; ++w) words.push_back(distinct(seen, [&] { return made_up_word(rng); }));
+    lines.push_back(asked_and_answered(topic, join(words, " ")));
+    if (i == 1) wanted = words;
+  }
+  const uint64_t others = rng.next(), places = rng.next();
+  return {.least = kRepeats, .build = [=](int64_t size) {
+            Rng other(others);
+            std::set<std::string> names = seen;
+            const auto word = [&] { return distinct(names, [&] { return made_up_word(other); }); };
+            std::vector<std::string> list;
+            for (int64_t i = 0; i < size; ++i) {
+              const std::string about = word();
+              std::vector<std::string> words;
+              for (int w = 0; w < kWords; ++w) words.push_back(word());
+              list.push_back(asked_and_answered(about, join(words, " ")));
+            }
+            scatter(lines, list, Rng(places));
+            return RulerPrompt{
+                fmt::format("Below is a conversation. Memorize the answers.\n{}\nUser: Repeat your second "
+                            "line about {}.\nAssistant:",
+                            join(list, "\n"), topic),
+                wanted};
+          }};
+}
+
 }  // namespace
 
 int64_t ruler_new_tokens(RulerTask task) {
@@ -324,6 +456,11 @@ int64_t ruler_new_tokens(RulerTask task) {
     case RulerTask::kVariableTracking: return 30;
     case RulerTask::kCommonWords: return 120;
     case RulerTask::kFrequentWords: return 50;
+    case RulerTask::kFactOne:
+    case RulerTask::kFactTwo: return 15;
+    case RulerTask::kGraphParents:
+    case RulerTask::kGraphSteps: return 30;
+    case RulerTask::kRepeatedRequest: return 60;
     default: return 128;
   }
 }
@@ -335,6 +472,11 @@ RulerPrompt make_ruler_prompt(RulerTask task, int64_t tokens, const text::Tokeni
       case RulerTask::kVariableTracking: return draw_tracking(tokens, tokenizer, rng);
       case RulerTask::kCommonWords: return draw_common(tokens, rng);
       case RulerTask::kFrequentWords: return draw_frequent(tokens, rng);
+      case RulerTask::kFactOne:
+      case RulerTask::kFactTwo: return draw_fact(task, rng, haystack);
+      case RulerTask::kGraphParents:
+      case RulerTask::kGraphSteps: return draw_graph(task, rng);
+      case RulerTask::kRepeatedRequest: return draw_requests(rng);
       default: return draw_niah(needle_task(task), rng, haystack);
     }
   }();

@@ -1,5 +1,6 @@
 // coca/data/ruler.h - prompts of RULER's synthetic tasks (Hsieh et al. 2024): needles, variable tracking, frequent
-// words. Wording, counts and answer prefixes are RULER's; words are made up (words.h). See docs/evaluation.md.
+// words. Wording, counts and answer prefixes are RULER's; words are made up (words.h). Further tasks of the same kind:
+// facts hidden in a text, graphs, requests in a conversation. See docs/evaluation.md.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -25,6 +26,12 @@ enum class RulerTask : uint8_t {
   kVariableTracking,
   kCommonWords,
   kFrequentWords,
+  // Not RULER's, and written after others' tasks:
+  kFactOne,          // where a person went last, in a text (BABILong's qa1)
+  kFactTwo,          // where a thing is, carried by a person, in a text (qa2)
+  kGraphParents,     // the nodes with an edge to a node (Graphwalks)
+  kGraphSteps,       // the nodes two steps from a node
+  kRepeatedRequest,  // the second of three answers to the same request (MRCR)
 };
 
 struct RulerPrompt {
@@ -32,7 +39,7 @@ struct RulerPrompt {
   std::vector<std::string> answers;  // all of them should occur in the continuation
 };
 
-int64_t ruler_new_tokens(RulerTask);  // to generate: 128, 30, 120 or 50
+int64_t ruler_new_tokens(RulerTask);  // to generate, 15 to 128
 
 // The largest prompt of at most `tokens` ids. `haystack` is the text in which the tasks "in a text" hide needles,
 // between its sentences; if it is empty, they are hidden in noise. Error naming the smallest length if no prompt fits.
@@ -50,4 +57,7 @@ COCA_ENUM_NAMES(coca::data::RulerTask, "task", {coca::data::RulerTask::kNiahSing
                 {coca::data::RulerTask::kNiahMultivalue, "niah_multivalue"},
                 {coca::data::RulerTask::kNiahMultiquery, "niah_multiquery"},
                 {coca::data::RulerTask::kVariableTracking, "vt"}, {coca::data::RulerTask::kCommonWords, "cwe"},
-                {coca::data::RulerTask::kFrequentWords, "fwe"})
+                {coca::data::RulerTask::kFrequentWords, "fwe"}, {coca::data::RulerTask::kFactOne, "fact_1"},
+                {coca::data::RulerTask::kFactTwo, "fact_2"}, {coca::data::RulerTask::kGraphParents, "graph_parents"},
+                {coca::data::RulerTask::kGraphSteps, "graph_steps"},
+                {coca::data::RulerTask::kRepeatedRequest, "repeated_request"})
