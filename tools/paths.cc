@@ -36,6 +36,7 @@ enum class Role {
 std::optional<Role> role_of(const std::string& name) {
   static const std::map<std::string, Role> kRoles = {{"adapter", Role::kModel},
                                                      {"chat-template", Role::kFile},
+                                                     {"checkpoints", Role::kModel},
                                                      {"config", Role::kFile},
                                                      {"dataset", Role::kTexts},
                                                      {"file", Role::kFile},

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "coca/tensor/transfer.h"
+
 namespace coca::model {
 
 namespace {
@@ -194,6 +196,11 @@ void ClexOde::backward(const std::vector<double>& path, std::span<const double> 
     step_backward(static_cast<int64_t>(i), std::span(path).subspan(i * P, P), g, dz);
   add_to(dup, g.up);
   add_to(ddown, g.down);
+}
+
+ClexOde clex_ode(Context& cx, const ModelSpec& spec, const Weights& w) {
+  FetchedTensor up, down;
+  return {spec, up.now(cx, w.clex_up), down.now(cx, w.clex_down)};
 }
 
 }  // namespace coca::model

@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "coca/model/params.h"
 #include "coca/model/spec.h"
 #include "coca/tensor/tensor_ref.h"
 
@@ -59,5 +60,8 @@ class ClexOde {
   std::vector<double> start_;      // [R/2]: z at t = 1
   std::vector<double> up_, down_;
 };
+
+// The network as it is in the weights, which may lie on a device.
+ClexOde clex_ode(Context&, const ModelSpec&, const Weights&);
 
 }  // namespace coca::model

@@ -18,7 +18,7 @@ namespace coca::model {
 //               (Peng et al. 2023 as Hugging Face's _compute_yarn_parameters has it)
 //   yarn-paper: the same with the paper's own ramp, linear in turns_j between beta_slow and beta_fast
 //   llama3:     the mix is linear in turns_j between low and high_freq_factor; amplitude 1 (Grattafiori et al. 2024)
-//   clex:       from the weights of a network: PositionSource (decoder.h) asks clex.h
+//   clex:       from the weights of a network: PositionSource (position_source.h) asks clex.h
 //   longrope:   theta_j / long_factor_j beyond the original context, else theta_j / short_factor_j (Ding et al. 2024)
 // Without rotary positions all frequencies are zero; xPos adds its growth.
 ops::Rotation rope_rotation(const ModelSpec&, int64_t seq_len);
