@@ -32,7 +32,7 @@ struct PplDetailFlags {
     v("key_long", "tokens of the long context; default: the evaluator's trained length", key_long);
     v("key_short", "tokens of the short context; default: an eighth of --key-long", key_short);
     v("key_gain", "log p(long) - log p(short) of a key token is greater than this", key_gain);
-    v("key_least", "log p(long) of a key token is greater than this", key_least);
+    v("key_least", "log p(long) of a key token is greater than this", key_least, Least{-1000});
   }
   template <class V>
   void visit_outputs(V&& v) {

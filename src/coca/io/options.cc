@@ -48,7 +48,7 @@ std::optional<OptionRange> option_range(std::string_view name, bool whole) {
                                          {"passkey_share", {0, 1}},
                                          {"slow_turn", {0, 1e6}},  // of a circle
                                          {"key_gain", {0, 1e6}},
-                                         {"key_least", {-1e6, 0}},  // a log-probability
+                                         {"key_least", {-1000, 0}},  // a log-probability
                                          {"task_share", {0, 1}},
                                          {"rotary_pct", {0, 1}},
                                          {"top_p", {0, 1}},
