@@ -137,10 +137,12 @@ Results<S> sink(const Shape& s, const Operands<S>& o) {
 template <typename T>
 Results<float> turn_op(Context& cx, const Shape& s, const Operands<float>& o) {
   Fused<T> x(cx, s.heads(), o.x), y(cx, s.heads()), dy(cx, s.heads(), o.dy), dx(cx, s.heads());
-  Packed phases(cx, {s.H, s.P}, o.phases), dphases(cx, {s.H, s.P});
+  Packed phases(cx, {s.H, s.P}, o.phases), dphases(cx, {s.H, s.P}), alone(cx, {s.H, s.P});
   turn_heads_forward(cx, {.phases = phases, .x = x, .y = y});
   turn_heads_backward(cx, {.phases = phases, .y = x, .dy = dy, .dx = dx, .dphases = dphases});
   Results<float> r{y.values(), dx.values(), dphases.values()};
+  turn_heads_backward(cx, {.phases = phases, .y = x, .dy = dy, .dx = {}, .dphases = alone});
+  EXPECT_EQ(alone.values(), r[2]);
   turn_heads_forward(cx, {.phases = phases, .x = x, .y = x});  // in place
   turn_heads_backward(cx, {.phases = phases, .y = {}, .dy = dy, .dx = dy, .dphases = {}});
   EXPECT_EQ(x.values(), r[0]);

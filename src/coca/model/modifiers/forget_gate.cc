@@ -1,6 +1,8 @@
 // The Forgetting Transformer's gate: f_n = sigmoid(w x_n + b) for each head, and the score of a query at m and a key at
 // n gets log f_(n+1) + ... + log f_m (arXiv 2503.02130, eq. 6 to 8). w and b are made of the layer's normalised input
-// and begin as the model's projections do, b at 0. Math: docs/math/head_modifiers.md.
+// and begin as the model's projections do, b at 0. The sums run on through packed documents, whose tokens only see
+// differences within their own, so that a document's neighbours change it by roundings. Math:
+// docs/math/head_modifiers.md.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/model/layer_acts.h"
 #include "coca/model/modifier.h"
