@@ -220,6 +220,11 @@ TEST_P(Cached, TruncatedTokensAreForgotten) {
   used.append(cx, {other.data(), DType::kI32, {1, 5}, kHost});
   used.truncate(6);
   EXPECT_EQ(logits_of(cx, m, used.append(cx, {ids.data() + 6, DType::kI32, {1, 6}, kHost})), expected);
+  // A call that ended at the same length with other tokens is no longer remembered.
+  fresh.truncate(11);
+  used.truncate(11);
+  EXPECT_EQ(logits_of(cx, m, used.append(cx, {ids.data() + 11, DType::kI32, {1, 1}, kHost})),
+            logits_of(cx, m, fresh.append(cx, {ids.data() + 11, DType::kI32, {1, 1}, kHost})));
 }
 
 // A rounded cache stays close to the exact one, and gives the same bits after tokens are truncated and appended again.

@@ -72,6 +72,8 @@ void Sequence::truncate(int64_t length) {
         "are kept; fork the sequence where it is to go on",
         counted(cache_.length(), "token"), length, kKept);
     if (length > 0) restore_decay(length);
+    for (int64_t& end : ends_)  // other tokens may end there next time
+      if (end > length) end = -1;
   }
   cache_.truncate(length);
 }
