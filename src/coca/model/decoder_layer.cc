@@ -61,31 +61,6 @@ void project(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, 
   }
 }
 
-// What modifiers make of ln1.
-void project_modifiers(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, LayerActs& a) {
-  const AttentionInputs none;
-  for (size_t i = 0; i < s.modifiers.size(); ++i)
-    if (!a.own[i].empty())
-      s.modifiers[i]->project(
-          {.cx = cx, .spec = s, .w = w.modifiers[i], .at = none, .acts = a, .own = a.own[i], .x = {}});
-}
-
-void project_modifiers_backward(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, const LayerActs& a,
-                                LayerActGrads& g, LayerTensors<MutTensorRef>& dw) {
-  const AttentionInputs none;
-  for (size_t i = 0; i < s.modifiers.size(); ++i)
-    if (!a.own[i].empty())
-      s.modifiers[i]->project_backward({.cx = cx,
-                                        .spec = s,
-                                        .w = w.modifiers[i],
-                                        .dw = dw.modifiers[i],
-                                        .at = none,
-                                        .acts = a,
-                                        .grads = g,
-                                        .own = a.own[i],
-                                        .down = g.down[i]});
-}
-
 // [B, N, H, X] as one row per head.
 template <typename Ref>
 Ref head_rows(Ref t) {

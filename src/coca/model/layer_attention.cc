@@ -106,23 +106,48 @@ void modify(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, c
           {.cx = cx, .spec = s, .w = w.modifiers[i], .at = at, .acts = a, .own = a.own[i], .x = x, .carry = carry});
 }
 
+namespace {
+
+// What modifier i is handed on the way back.
+ModifierBackward backward_of(size_t i, Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w,
+                             const AttentionInputs& at, const LayerActs& a, LayerActGrads& g,
+                             LayerTensors<MutTensorRef>& dw) {
+  return {.cx = cx,
+          .spec = s,
+          .w = w.modifiers[i],
+          .dw = dw.modifiers[i],
+          .at = at,
+          .acts = a,
+          .grads = g,
+          .own = a.own[i],
+          .down = g.down[i]};
+}
+
+}  // namespace
+
 void modify_backward(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, const AttentionInputs& at,
                      Stage stage, const LayerActs& a, LayerActGrads& g, LayerTensors<MutTensorRef>& dw) {
   const auto each = [&](void (Modifier::*step)(const ModifierBackward&) const) {
     for (size_t i = s.modifiers.size(); i-- > 0;)
-      if (s.modifiers[i]->info().stage == stage)
-        (s.modifiers[i]->*step)({.cx = cx,
-                                 .spec = s,
-                                 .w = w.modifiers[i],
-                                 .dw = dw.modifiers[i],
-                                 .at = at,
-                                 .acts = a,
-                                 .grads = g,
-                                 .own = a.own[i],
-                                 .down = g.down[i]});
+      if (s.modifiers[i]->info().stage == stage) (s.modifiers[i]->*step)(backward_of(i, cx, s, w, at, a, g, dw));
   };
   each(&Modifier::backward);
   if (stage == Stage::kQueries) each(&Modifier::queries_backward);
+}
+
+void project_modifiers(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, LayerActs& a) {
+  const AttentionInputs none;
+  for (size_t i = 0; i < s.modifiers.size(); ++i)
+    if (!a.own[i].empty())
+      s.modifiers[i]->project(
+          {.cx = cx, .spec = s, .w = w.modifiers[i], .at = none, .acts = a, .own = a.own[i], .x = {}});
+}
+
+void project_modifiers_backward(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, const LayerActs& a,
+                                LayerActGrads& g, LayerTensors<MutTensorRef>& dw) {
+  const AttentionInputs none;
+  for (size_t i = 0; i < s.modifiers.size(); ++i)
+    if (!a.own[i].empty()) s.modifiers[i]->project_backward(backward_of(i, cx, s, w, none, a, g, dw));
 }
 
 void transform(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, const AttentionInputs& inputs,

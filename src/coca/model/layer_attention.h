@@ -18,6 +18,11 @@ void modify(Context&, const ModelSpec&, const LayerTensors<TensorRef>& w, const 
 void modify_backward(Context&, const ModelSpec&, const LayerTensors<TensorRef>& w, const AttentionInputs&, Stage,
                      const LayerActs&, LayerActGrads&, LayerTensors<MutTensorRef>& dw);
 
+// What modifiers of every stage make of ln1, for all rows of a call; and dln1 += what came back that way.
+void project_modifiers(Context&, const ModelSpec&, const LayerTensors<TensorRef>& w, LayerActs&);
+void project_modifiers_backward(Context&, const ModelSpec&, const LayerTensors<TensorRef>& w, const LayerActs&,
+                                LayerActGrads&, LayerTensors<MutTensorRef>& dw);
+
 // q, kt_in and v_in to what attention sees: kt, v, q_eff, k_eff and decay are written, where they are not the same.
 void transform(Context&, const ModelSpec&, const LayerTensors<TensorRef>& w, const AttentionInputs&, LayerActs&,
                LayerCarry* = nullptr);
